@@ -1,0 +1,50 @@
+# What there is to do here; `make help` lists it. Needs make, git and Python 3.11 or newer.
+
+PYTHON ?= python3
+
+BIN := .venv/bin
+INSTALLED := .venv/installed-dev
+PROJECT := {{cookiecutter.project}}
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint lock clean
+
+help: ## List what there is to do
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 14
+
+demo: ## Render a project into demo/, start it and show its first trace
+	@$(PYTHON) demo.py
+
+test: $(INSTALLED) ## Run every test that this machine can run
+	@$(BIN)/pytest
+
+# The project is checked as it is here, before rendering. No caches there: they would be rendered.
+lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and of what it renders
+	@$(BIN)/ruff check --no-cache
+	@$(BIN)/ruff format --no-cache --check
+	@$(BIN)/mypy --strict demo.py hooks
+	@cd '$(PROJECT)' && ../$(BIN)/mypy --cache-dir=../.mypy_cache
+	@$(BIN)/shellcheck .ci/run
+
+COMPILE := pip compile --quiet --upgrade --universal --generate-hashes pyproject.toml
+lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
+lock: $(INSTALLED) ## Resolve the dependencies of both levels anew
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+	@rm -rf .lock && $(BIN)/cookiecutter --no-input --output-dir .lock . project=locked >/dev/null
+	@cd .lock/locked && make lock && cp requirements.txt requirements-dev.txt '$(CURDIR)/$(PROJECT)/'
+	@$(BIN)/uv $(COMPILE) -c .lock/locked/requirements-dev.txt -o requirements.txt
+	@$(BIN)/uv $(COMPILE) --group dev -c .lock/locked/requirements-dev.txt -c requirements.txt -o requirements-dev.txt
+	@rm -rf .lock
+
+clean: ## Remove what can be made again
+	rm -rf .venv demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements-dev.txt $(PROJECT)/requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'This needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.14' >&2; exit 1; }
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes \
+	  -r requirements-dev.txt -r '$(PROJECT)/requirements-dev.txt' || \
+	  { echo 'The packages could not be installed: pip says above what kept it. Is there a network?' >&2; exit 1; }
+	@touch $@

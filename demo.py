@@ -1,0 +1,255 @@
+"""`make demo`: render the default project into demo/, start it, send requests, show the first trace.
+
+Runs with the system's Python and its standard library alone: it makes the virtual environments itself. Every
+reason not to go on is one clear line, before anything is half done.
+"""
+
+from __future__ import annotations  # so that an old Python gets as far as check_python
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+DEMO = ROOT / "demo"
+LOG = DEMO / "demo.log"
+PORTS = {"PORT": 4567, "PROFILES_PORT": 4568, "VIEWER_PORT": 4318}
+KEPT = {".venv", ".env"}  # what a new rendering leaves in demo/
+FIRST_REQUESTS = (
+    "/api/activities/home",
+    "/api/activities/@andrew",
+    "/api/examples/slow",
+    "/api/activities/@nobody",
+    "/api/examples/failing",
+)
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    print(text, end=end, flush=True)
+
+
+def check_python() -> None:
+    if sys.version_info < (3, 11):  # noqa: UP036
+        sys.exit(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}: make demo PYTHON=python3.14")
+
+
+def check_ports() -> dict[str, int]:
+    """The three ports, from the environment or the usual ones; all of them free."""
+    ports = {}
+    for name, usual in PORTS.items():
+        given = os.environ.get(name) or str(usual)
+        if not given.isdecimal() or not 0 < int(given) < 65536:
+            sys.exit(f"{name} is {given!r}, and a port is a number from 1 to 65535: make demo {name}={usual}")
+        ports[name] = int(given)
+        with socket.socket() as probe:
+            if os.name != "nt":  # as servers do: a port that was just left is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", ports[name]))
+            except OSError:
+                sys.exit(f"Port {given} is in use. Stop what uses it, or take another: make demo {name}={usual + 1000}")
+    return ports
+
+
+def in_venv(folder: Path, program: str) -> str:
+    return str(folder / ".venv" / ("Scripts" if os.name == "nt" else "bin") / program)
+
+
+def install(folder: Path, requirements: str) -> None:
+    """Make folder/.venv and install into it what `requirements` locks, if that has not been done."""
+    wanted = (folder / requirements).read_text()
+    done = folder / ".venv" / "installed"
+    if done.is_file() and done.read_text() in ("", wanted):
+        return
+    total = len(re.findall(r"^[a-z0-9_.-]+==", wanted, re.MULTILINE))
+    where = folder.relative_to(ROOT.parent)
+    say(f"Installing up to {total} packages into {where}/.venv", end="")
+    new = not (folder / ".venv").exists()
+    pip = [in_venv(folder, "python"), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
+    output = []
+    try:
+        if new:
+            subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True, capture_output=True, text=True)
+        with subprocess.Popen(
+            [*pip, "--retries", "2", "--require-hashes", "-r", requirements],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            for line in process.stdout or ():
+                output.append(line)
+                if line.startswith(("Collecting", "Processing")):
+                    say(".", end="")
+        failed = process.returncode != 0
+    except subprocess.CalledProcessError as error:
+        output, failed = [error.stdout + error.stderr], True
+    except BaseException:
+        if new:
+            shutil.rmtree(folder / ".venv", ignore_errors=True)
+        raise
+    say()
+    if failed:
+        if new:
+            shutil.rmtree(folder / ".venv", ignore_errors=True)
+        text = "".join(output)
+        if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|Temporary failure|ProxyError", text):
+            sys.exit("The packages cannot be fetched: there is no connection to the package index. Nothing was kept.")
+        reasons = [line for line in text.splitlines() if line.startswith(("ERROR", "Error"))] or text.splitlines()
+        sys.exit(f"The packages cannot be installed: {reasons[0] if reasons else 'pip says nothing'}")
+    done.write_text(wanted)
+
+
+def fingerprint() -> str:
+    """What changes when the template does."""
+    digest = hashlib.sha256()
+    files = [ROOT / "cookiecutter.json", *(ROOT / "hooks").rglob("*"), *(ROOT / "{{cookiecutter.project}}").rglob("*")]
+    for path in sorted(files):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def render() -> None:
+    """Render the default project into demo/, unless that is there and of this template."""
+    made_from = DEMO / ".template"
+    now = fingerprint()
+    if made_from.is_file() and made_from.read_text() == now:
+        return
+    say("Rendering the project into demo/" + (" again: the template has changed" if made_from.exists() else ""))
+    for path in DEMO.iterdir() if DEMO.is_dir() else ():
+        if path.name not in KEPT:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    command = [in_venv(ROOT, "cookiecutter"), "--no-input", "--overwrite-if-exists", "--output-dir", str(ROOT)]
+    subprocess.run([*command, str(ROOT), "project_name=Demo"], check=True, stdout=subprocess.DEVNULL)
+    made_from.write_text(now)
+
+
+def start(ports: dict[str, int]) -> subprocess.Popen[str]:
+    """Start everything in demo/Procfile; its output comes out of a pipe."""
+    environment = {**os.environ, **{name: str(port) for name, port in ports.items()}, "PYTHONUNBUFFERED": "1"}
+    environment["PATH"] = os.path.dirname(in_venv(DEMO, "python")) + os.pathsep + environment["PATH"]
+    if sys.stdout.isatty():
+        environment.setdefault("FORCE_COLOR", "1")
+    return subprocess.Popen(
+        [in_venv(DEMO, "honcho"), "start"],
+        cwd=DEMO,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl-C is for this process, which then stops that one
+    )
+
+
+def follow(process: subprocess.Popen[str], showing: threading.Event) -> None:
+    """Write all output to demo/demo.log; once `showing` is set, show the viewer's part, the traces."""
+    with LOG.open("w", encoding="utf-8") as log:
+        for line in process.stdout or ():
+            log.write(line)
+            log.flush()
+            shown = re.match(r"(?:\x1b\[\d+m)?\S+ viewer\.1 +\| ?(?:\x1b\[0m)?(.*)", line)
+            if shown and showing.is_set():
+                say(shown[1])
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End every process that was started: politely, then for good, within 10 s."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(8)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def get(url: str, accept: str = "application/json") -> str | None:
+    """The body of the answer, whatever its status; None where there is none."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+    except OSError:
+        return None
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], object], what: str) -> object:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if answer := condition():
+            return answer
+        if process.poll() is not None:
+            sys.exit(f"{what}: it stopped. Its last words, from demo/demo.log:\n{last_words()}")
+        time.sleep(0.1)
+    sys.exit(f"{what}: no answer in a minute. Its last words, from demo/demo.log:\n{last_words()}")
+
+
+def last_words() -> str:
+    return "".join(LOG.read_text(encoding="utf-8").splitlines(keepends=True)[-15:])
+
+
+def first_trace(viewer: str) -> str | None:
+    """The trace of the first request as a tree, once all of it has come."""
+    for trace in reversed(json.loads(get(f"{viewer}/api/traces") or "[]")):
+        if trace.get("route") == FIRST_REQUESTS[0] and trace["complete"] and len(trace["services"]) > 1:
+            return get(f"{viewer}/api/traces/{trace['trace_id']}", accept="text/plain")
+    return None
+
+
+def main() -> None:
+    check_python()
+    ports = check_ports()
+    install(ROOT, "requirements.txt")
+    render()
+    install(DEMO, "requirements-dev.txt")
+    backend, viewer = (f"http://127.0.0.1:{ports[name]}" for name in ("PORT", "VIEWER_PORT"))
+    profiles = f"http://127.0.0.1:{ports['PROFILES_PORT']}"
+
+    say("Starting backend, profiles and viewer")
+    for ending in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+        signal.signal(ending, lambda *_: sys.exit(1))
+    process = start(ports)
+    showing = threading.Event()
+    threading.Thread(target=follow, args=(process, showing), daemon=True).start()
+    try:
+        for base in (viewer, profiles, backend):
+            wait_until(process, partial(get, f"{base}/api/health"), f"Starting {base}")
+        say("Sending a few requests\n")
+        for path in FIRST_REQUESTS:
+            get(backend + path)
+        say(f"The first trace: GET {FIRST_REQUESTS[0]}\n")
+        say(str(wait_until(process, lambda: first_trace(viewer), "Waiting for the first trace")))
+        say(f"  Ask the backend    curl {backend}{FIRST_REQUESTS[0]}")
+        say(f"  See its traces     {viewer}/api/traces")
+        say("  Send much more     make -C demo traffic")
+        say("\nEach new trace is shown below. Ctrl-C ends it.\n")
+        showing.set()
+        process.wait()
+        sys.exit(f"It stopped. Its last words, from demo/demo.log:\n{last_words()}")
+    except KeyboardInterrupt:
+        say("\nStopping")
+    finally:
+        stop(process)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

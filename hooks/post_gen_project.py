@@ -1,0 +1,38 @@
+"""Take away what was not asked for, and say what to do next."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+PROMPTS = r"""{{ cookiecutter | tojson }}"""  # data, as in pre_gen_project.py
+
+
+def quoted(path: str, windows: bool = os.name == "nt") -> str:
+    """Write a path as a shell wants it."""
+    return subprocess.list2cmdline([path]) if windows else shlex.quote(path)
+
+
+def seen_from(start: str, folder: Path) -> str:
+    """Name the folder as a person in `start` would, or in full when it is not below that."""
+    try:
+        return str(folder.relative_to(Path(start).resolve()))
+    except ValueError:
+        return str(folder)
+
+
+def main() -> None:
+    """Run in the rendered project."""
+    if json.loads(PROMPTS)["local_viewer"] == "jaeger":
+        shutil.rmtree("viewer", ignore_errors=True)
+        Path("tests/test_viewer.py").unlink(missing_ok=True)
+    # Hooks start inside the project; PWD is still where the person is.
+    print(f"\ncd {quoted(seen_from(os.environ.get('PWD', os.sep), Path.cwd()))}")
+    print("make run")
+    print("curl http://127.0.0.1:4567/api/activities/home")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What the tests of the template share: a clean copy of it, and a way to render that copy."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from cookiecutter.main import cookiecutter
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = "{{cookiecutter.project}}"
+LEFTOVERS = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".venv", ".env")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template without what running it leaves behind, in a path with blanks."""
+    copy = tmp_path_factory.mktemp("a template")
+    shutil.copy(ROOT / "cookiecutter.json", copy)
+    for folder in ("hooks", PROJECT):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=LEFTOVERS)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Keep cookiecutter out of the home folder of whoever runs the tests."""
+    home = tmp_path_factory.mktemp("home")
+    config = home / "config.yaml"
+    config.write_text(json.dumps({"cookiecutters_dir": str(home), "replay_dir": str(home)}))
+    return str(config)
+
+
+@pytest.fixture(scope="session")
+def render_into(template: Path, config_file: str) -> Callable[..., Path]:
+    """Render with the given prompts, the others left at their defaults."""
+
+    def render_into(folder: Path, **prompts: str) -> Path:
+        return Path(
+            cookiecutter(
+                str(template),
+                no_input=True,
+                extra_context=prompts,
+                output_dir=str(folder),
+                config_file=config_file,
+            )
+        )
+
+    return render_into
+
+
+@pytest.fixture
+def render(render_into: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Render into a path with blanks that belongs to this test."""
+    return lambda **prompts: render_into(tmp_path / "new projects", **prompts)
+
+
+@pytest.fixture(scope="session")
+def default_project(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What somebody gets who only presses Enter. Tests leave it as it is."""
+    return render_into(tmp_path_factory.mktemp("default"))
+
+
+@pytest.fixture(scope="session")
+def invalid_files() -> Callable[[Path], list[str]]:
+    """Name the files in a folder that are not valid in their own language."""
+    return lambda folder: [
+        f"{path.relative_to(folder)}: {wrong}"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and (wrong := _what_is_wrong(path))
+    ]
+
+
+def _what_is_wrong(path: Path) -> str:
+    data = path.read_bytes()
+    if b"\0" in data:  # a picture
+        return ""
+    try:
+        text = data.decode()
+        if "\r" in text:
+            return "line ends other than LF"
+        if text and not text.endswith("\n"):
+            return "no line end at the end"
+        _parse(path, text)
+    except (ValueError, SyntaxError, yaml.YAMLError, subprocess.CalledProcessError) as error:
+        return str(error)
+    return ""
+
+
+def _parse(path: Path, text: str) -> None:
+    shebang = text.partition("\n")[0] if text.startswith("#!") else ""
+    if path.suffix == ".py" or "python" in shebang:
+        ast.parse(text)
+    elif path.suffix == ".sh" or shebang.endswith("sh"):
+        subprocess.run(["bash", "-n", path], check=True)
+    elif path.suffix == ".toml":
+        tomllib.loads(text)
+    elif path.suffix == ".json":
+        json.loads(text)
+    elif path.suffix in (".yaml", ".yml"):
+        list(yaml.compose_all(text, yaml.SafeLoader))
+    elif path.name == "Makefile":
+        subprocess.run(["make", "-n", "help"], cwd=path.parent, check=True, capture_output=True)
+    elif path.name == "Procfile":
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        if bad := [line for line in lines if not re.match(r"[\w-]+: \S", line)]:
+            raise ValueError(f"not 'name: command': {bad}")

@@ -1,0 +1,124 @@
+"""An OTLP/HTTP receiver for tests: keeps what arrives, and misbehaves on request."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+MESSAGES = {
+    "/v1/traces": ExportTraceServiceRequest,
+    "/v1/logs": ExportLogsServiceRequest,
+    "/v1/metrics": ExportMetricsServiceRequest,
+}
+
+
+@dataclass
+class Receiver:
+    """`behave` answers (status, headers) for each request, or None to hang; it may sleep."""
+
+    behave: Callable[[], tuple[int, dict[str, str]] | None] = lambda: (200, {})
+    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    attempts: int = 0
+    url: str = ""
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    def messages(self, path: str) -> Iterator[Any]:
+        for where, _, body in list(self.requests):
+            if where == path:
+                yield MESSAGES[path].FromString(body)
+
+    def spans(self) -> list[dict[str, Any]]:
+        """Every span as a flat dict: name, service, ids in hex, attributes."""
+        return [
+            {
+                "name": span.name,
+                "service": attributes(resource_spans.resource.attributes).get("service.name"),
+                "resource": attributes(resource_spans.resource.attributes),
+                "trace_id": span.trace_id.hex(),
+                "span_id": span.span_id.hex(),
+                "parent_id": span.parent_span_id.hex(),
+                "kind": span.kind,
+                "status": span.status.code,
+                "events": [event.name for event in span.events],
+                **attributes(span.attributes),
+            }
+            for message in self.messages("/v1/traces")
+            for resource_spans in message.resource_spans
+            for scope_spans in resource_spans.scope_spans
+            for span in scope_spans.spans
+        ]
+
+    def traces(self) -> dict[str, list[dict[str, Any]]]:
+        by_id: dict[str, list[dict[str, Any]]] = {}
+        for span in self.spans():
+            by_id.setdefault(span["trace_id"], []).append(span)
+        return by_id
+
+
+def attributes(pairs: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "string_value") for pair in pairs}
+
+
+@contextmanager
+def receiving(port: int = 0, **kwargs: Any) -> Iterator[Receiver]:
+    """A receiver on 127.0.0.1, at `port` or a free one."""
+    receiver = Receiver(**kwargs)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            receiver.attempts += 1
+            answer = receiver.behave()
+            if answer is None:
+                receiver.closing.wait(60)
+                self.close_connection = True
+                return
+            status, headers = answer
+            if status == 200:
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                receiver.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+            self.send_response(status)
+            for name, value in {"Content-Length": "0", **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 64
+
+        def handle_error(self, *args: Any) -> None:
+            pass  # a client that is killed
+
+    server = Server(("127.0.0.1", port), Handler)
+    receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield receiver
+    finally:
+        receiver.closing.set()
+        server.shutdown()
+        server.server_close()
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 15) -> Any:
+    """What `condition` answers once it is true; its last answer after `seconds`."""
+    until = time.monotonic() + seconds
+    while not (answer := condition()) and time.monotonic() < until:
+        time.sleep(0.05)
+    return answer

@@ -1,0 +1,1 @@
+"""The backend: a Flask application that is traced from its first request."""

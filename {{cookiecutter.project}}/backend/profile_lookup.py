@@ -1,0 +1,53 @@
+"""Profiles of activities' authors: from the profiles service, or from this process without one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+from urllib.parse import quote
+
+import requests
+from opentelemetry import trace
+
+from profiles import people
+
+PATIENCE: Final = 1.0  # seconds to connect, and again for the answer; a feed without profiles is better than a wait
+
+Profiles = dict[str, dict[str, Any]]
+
+
+def find(handles: Collection[str], base_url: str | None) -> Profiles:
+    """Profiles by handle, of those of `handles` that have one.
+
+    A service at `base_url` that is away, slow or wrong gives none; the current span then says why in
+    `app.profiles_missing`.
+    """
+    if not base_url:
+        return people.find(handles)
+    path = ",".join(quote(handle, safe="") for handle in sorted(handles))
+    try:
+        answer = requests.get(f"{base_url.rstrip('/')}/api/profiles/{path}", timeout=PATIENCE)
+        answer.raise_for_status()
+        profiles = answer.json()
+        if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
+            raise ValueError("not a JSON object of profiles by handle")
+    except (requests.RequestException, ValueError) as error:
+        trace.get_current_span().set_attribute("app.profiles_missing", why(error))
+        return {}
+    return profiles
+
+
+def why(error: Exception) -> str:
+    """A word to group by: what kept the profiles away."""
+    match error:
+        case requests.Timeout():
+            return "slow"
+        case requests.HTTPError(response=requests.Response(status_code=status)):
+            return f"status {status}"
+        case requests.JSONDecodeError():
+            return "not JSON"
+        case requests.ConnectionError():
+            return "away"
+        case requests.RequestException():
+            return "bad address"
+    return "not profiles"

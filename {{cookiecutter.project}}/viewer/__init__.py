@@ -1,0 +1,1 @@
+"""The project's own trace viewer, for development: `python -m viewer`."""

@@ -1,0 +1,53 @@
+"""Starts the viewer: an OTLP/HTTP receiver that prints each finished trace as a tree."""
+
+import logging
+import os
+import signal
+import sys
+
+from waitress.server import create_server  # type: ignore[import-untyped]
+
+from viewer.app import create_app
+from viewer.store import Store
+from viewer.tree import Printer
+
+
+def main() -> int:
+    """Serve until SIGTERM or Ctrl-C; return the exit code (1: cannot listen, 2: bad setting)."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: sys.exit(0))
+    # "Task queue depth is 1" says nothing that a person at this terminal can act on.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+    host = os.environ.get("VIEWER_HOST") or "127.0.0.1"
+    port = os.environ.get("VIEWER_PORT") or "4318"
+    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+        print(f"viewer: VIEWER_PORT is {port!r}, not a port from 1 to 65535", file=sys.stderr)
+        return 2
+
+    store = Store()
+    printer = Printer(store.trace)
+    app = create_app(store, received=printer.received)
+    try:
+        # The app answers 413 in OTLP's own form; waitress only bounds what it buffers before that.
+        server = create_server(app, host=host, port=int(port), max_request_body_size=1 << 26)
+    except (OSError, ValueError) as error:
+        print(
+            f"viewer: cannot listen on {host}:{port} ({error}); VIEWER_HOST and VIEWER_PORT name another address",
+            file=sys.stderr,
+        )
+        return 1
+
+    # Nothing is left of 0.0.0.0 and ::, which are every address and no place to open.
+    shown = "localhost" if not host.strip("0.:") else f"[{host}]" if ":" in host else host
+    print(f"viewer: waiting for traces, http://{shown}:{port}/api/traces", flush=True)
+    printer.start()
+    try:
+        server.run()
+    finally:
+        printer.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
