@@ -25,6 +25,9 @@ def seen_from(start: str, folder: Path) -> str:
 
 def main() -> None:
     """Run in the rendered project."""
+    # What running something in the template's own folder has left there.
+    for cache in (*Path().glob(".*_cache"), *Path().rglob("__pycache__")):
+        shutil.rmtree(cache, ignore_errors=True)
     if json.loads(PROMPTS)["local_viewer"] == "jaeger":
         shutil.rmtree("viewer", ignore_errors=True)
         Path("tests/test_viewer.py").unlink(missing_ok=True)

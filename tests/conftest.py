@@ -1,9 +1,12 @@
 """What the tests of the template share: a clean copy of it, and a way to render that copy."""
 
 import ast
+import contextlib
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -16,6 +19,22 @@ from cookiecutter.main import cookiecutter
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "{{cookiecutter.project}}"
 LEFTOVERS = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".venv", ".env")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This machine's environment without what decides where telemetry goes or which port is used."""
+    ours = ("OTEL_", "HONEYCOMB_", "VIEWER_", "PROFILES_", "TELEMETRY_", "MAKE", "FLASK_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PORT"}
+    return {**kept, **more}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing uses, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +84,14 @@ def render(render_into: Callable[..., Path], tmp_path: Path) -> Callable[..., Pa
 def default_project(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What somebody gets who only presses Enter. Tests leave it as it is."""
     return render_into(tmp_path_factory.mktemp("default"))
+
+
+@pytest.fixture(scope="session")
+def installed_project(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that can be run. Tests that change it put it back."""
+    project = render_into(tmp_path_factory.mktemp("an installed project"))
+    subprocess.run(["make", "install"], cwd=project, env=environment(), check=True, capture_output=True, text=True)
+    return project
 
 
 @pytest.fixture(scope="session")

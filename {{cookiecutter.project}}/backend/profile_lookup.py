@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import quote
@@ -10,6 +11,8 @@ import requests
 from opentelemetry import trace
 
 from profiles import people
+
+logger = logging.getLogger(__name__)
 
 PATIENCE: Final = 1.0  # seconds to connect, and again for the answer; a feed without profiles is better than a wait
 
@@ -32,7 +35,9 @@ def find(handles: Collection[str], base_url: str | None) -> Profiles:
         if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
             raise ValueError("not a JSON object of profiles by handle")
     except (requests.RequestException, ValueError) as error:
-        trace.get_current_span().set_attribute("app.profiles_missing", why(error))
+        reason = why(error)
+        trace.get_current_span().set_attribute("app.profiles_missing", reason)
+        logger.warning("Answering without profiles: the service is %s", reason)
         return {}
     return profiles
 
@@ -43,11 +48,11 @@ def why(error: Exception) -> str:
         case requests.Timeout():
             return "slow"
         case requests.HTTPError(response=requests.Response(status_code=status)):
-            return f"status {status}"
+            return f"answering {status}"
         case requests.JSONDecodeError():
-            return "not JSON"
+            return "not answering JSON"
         case requests.ConnectionError():
             return "away"
         case requests.RequestException():
-            return "bad address"
-    return "not profiles"
+            return "at a bad address"
+    return "not answering profiles"

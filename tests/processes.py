@@ -1,0 +1,112 @@
+"""Starting the programs of a project, and talking to them as a person or a load would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+from conftest import environment, free_ports
+from receiver import eventually
+
+
+class Running:
+    """A program in a process group of its own, whose output is kept in a file."""
+
+    def __init__(self, command: list[str], folder: Path, log: Path, **env: str) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(PYTHONUNBUFFERED="1", **env),
+            stdin=subprocess.DEVNULL,
+            stdout=log.open("wb"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self, sign: int = signal.SIGTERM, wait: float = 20) -> float:
+        """Send a signal to the program, and say how many seconds it took to end."""
+        began = time.monotonic()
+        self.process.send_signal(sign)
+        self.process.wait(wait)
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextmanager
+def running(command: list[str], folder: Path, log: Path, **env: str) -> Iterator[Running]:
+    program = Running(command, folder, log, **env)
+    try:
+        yield program
+    finally:
+        program.kill()
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+@contextmanager
+def gunicorn(project: Path, log: Path, *flags: str, **env: str) -> Iterator[tuple[Running, str]]:
+    """The backend as `make prod` runs it, with more flags; and its address."""
+    (port,) = free_ports(1)
+    command = [str(project / ".venv/bin/gunicorn"), "-c", "gunicorn.conf.py", *flags, "backend.app:create_app()"]
+    with running(command, project, log, PORT=str(port), **env) as server:
+        base = f"http://127.0.0.1:{port}"
+        assert eventually(lambda: answers(f"{base}/api/health"), 30), server.output()
+        yield server, base
+
+
+class Load:
+    """`count` requests to the home feed from four clients; knows the trace of each answer."""
+
+    def __init__(self, base: str, count: int) -> None:
+        self.trace_ids: list[str] = []
+        self.failures: list[Any] = []
+        self.began = threading.Event()
+        self._url = f"{base}/api/activities/home"
+        self._count = count
+
+    def _ask(self, _: int) -> None:
+        try:
+            answer = requests.get(self._url, timeout=20)
+        except requests.RequestException as error:
+            self.failures.append(error)
+            return
+        if answer.status_code == 200:
+            self.trace_ids.append(answer.headers["traceresponse"].split("-")[1])
+        else:
+            self.failures.append(answer.status_code)
+        if len(self.trace_ids) > self._count / 10:
+            self.began.set()
+
+    def run(self, meanwhile: Callable[[], object] | None = None) -> float:
+        """Seconds that it took; `meanwhile` is called once a tenth of the answers are there."""
+        began = time.monotonic()
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(self._ask, number) for number in range(self._count)]
+            if meanwhile:
+                assert self.began.wait(60)
+                meanwhile()
+            for each in asked:
+                each.result()
+        return time.monotonic() - began

@@ -1,0 +1,155 @@
+"""`make demo` on a clean checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import LEFTOVERS, ROOT, environment, free_ports
+from processes import Running
+from receiver import eventually
+from test_running import alive
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as someone has just cloned it, in a path with blanks."""
+    folder = tmp_path_factory.mktemp("a checkout") / "template"
+    shutil.copytree(ROOT, folder, ignore=lambda path, names: {*LEFTOVERS(path, names), "demo", ".git", ".lock"})
+    return folder
+
+
+def ports() -> dict[str, str]:
+    return dict(zip(("PORT", "PROFILES_PORT", "VIEWER_PORT"), map(str, free_ports(3)), strict=True))
+
+
+def demo(checkout: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """A `make demo` that is expected to give up."""
+    return subprocess.run(
+        ["make", "demo", *(f"{name}={value}" for name, value in env.items() if name != "PATH")],
+        cwd=checkout,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_port_in_use_is_one_line_before_anything_is_made(checkout: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = demo(checkout, **{**ports(), "VIEWER_PORT": port})
+    assert done.returncode != 0
+    assert done.stdout == ""
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert said == [f"Port {port} is in use. Stop what uses it, or take another: make demo VIEWER_PORT=5318"]
+    assert not (checkout / ".venv").exists()
+    assert not (checkout / "demo").exists()
+
+
+def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
+    done = demo(checkout, PORT="http")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert said == ["PORT is 'http', and a port is a number from 1 to 65535: make demo PORT=4567"]
+
+
+def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> None:
+    as_if_old = "import sys, runpy; sys.version_info = (3, 9, 1); sys.version = '3.9.1 (old)'; runpy.run_path('demo.py', "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{as_if_old} run_name='__main__')"], cwd=checkout, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "Python 3.11 or newer is needed, and this is 3.9.1: make demo PYTHON=python3.14\n"
+    assert not (checkout / ".venv").exists()
+
+
+def test_no_network_is_one_line_and_nothing_is_kept(checkout: Path) -> None:
+    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_NO_CACHE_DIR": "1"}
+    without = {name: "" for name in os.environ if name.startswith("PIP_")}
+    done = subprocess.run(
+        ["make", "demo"],
+        cwd=checkout,
+        env=environment(**{**without, **nowhere, **ports()}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert said == ["The packages cannot be fetched: there is no connection to the package index. Nothing was kept."]
+    assert not (checkout / ".venv").exists()
+
+
+def started(program: Running) -> set[int]:
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
+    found = {program.process.pid}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(checkout: Path, tmp_path: Path) -> None:
+    at = ports()
+    program = Running(["make", "demo", *(f"{name}={port}" for name, port in at.items())], checkout, tmp_path / "output")
+    try:
+        assert eventually(lambda: "Ctrl-C ends it." in program.output() or program.process.poll() is not None, 300)
+        output = program.output()
+        steps = [
+            "Installing up to ",
+            "Rendering the project into demo/",
+            "demo/.venv",
+            "Starting backend, profiles and viewer",
+            "The first trace: GET /api/activities/home",
+            "GET /api/activities/home  200  backend-flask",
+            "└─ home-activities-mock-data",
+            "GET /api/profiles/<handles>  200  profiles",
+            f"curl http://127.0.0.1:{at['PORT']}/api/activities/home",
+            f"http://127.0.0.1:{at['VIEWER_PORT']}/",
+        ]
+        places = [output.find(step) for step in steps]
+        assert -1 not in places, output
+        assert places == sorted(places), output
+
+        answer = requests.get(f"http://127.0.0.1:{at['PORT']}/api/activities/home", timeout=10)
+        trace_id = answer.headers["traceresponse"].split("-")[1]
+        assert eventually(lambda: f"trace {trace_id}" in program.output())
+        traces = requests.get(f"http://127.0.0.1:{at['VIEWER_PORT']}/api/traces", timeout=10).json()
+        (mine,) = [trace for trace in traces if trace["trace_id"] == trace_id]
+        assert mine["span_count"] >= 5
+
+        everything = started(program)
+        assert len(everything) > 6
+        os.killpg(program.process.pid, signal.SIGINT)
+        program.process.wait(10)
+        assert eventually(lambda: not any(alive(pid) for pid in everything), 1)
+        assert "Traceback" not in program.output()
+    finally:
+        program.kill()
+
+
+def test_a_second_demo_installs_nothing_and_a_new_template_is_rendered_again(checkout: Path, tmp_path: Path) -> None:
+    for turn, expected in enumerate((False, True)):
+        if expected:
+            with (checkout / "{{cookiecutter.project}}" / "README.md").open("a") as readme:
+                readme.write("\nNew.\n")
+        (checkout / "demo" / ".env").write_text("# mine\n")
+        at = ports()
+        program = Running(["make", "demo", *(f"{n}={p}" for n, p in at.items())], checkout, tmp_path / str(turn))
+        try:
+            assert eventually(lambda program=program: "Ctrl-C ends it." in program.output(), 60), program.output()
+            assert "Installing" not in program.output()
+            assert ("the template has changed" in program.output()) is expected
+            assert (checkout / "demo" / "README.md").read_text().endswith("New.\n") is expected
+            assert (checkout / "demo" / ".env").read_text() == "# mine\n"
+            program.process.send_signal(signal.SIGTERM)
+            os.killpg(program.process.pid, signal.SIGTERM)
+            program.process.wait(10)
+        finally:
+            program.kill()
