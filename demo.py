@@ -145,7 +145,7 @@ def start(ports: dict[str, int]) -> subprocess.Popen[str]:
     if sys.stdout.isatty():
         environment.setdefault("FORCE_COLOR", "1")
     return subprocess.Popen(
-        [in_venv(DEMO, "honcho"), "start"],
+        [in_venv(DEMO, "python"), "bin/run"],
         cwd=DEMO,
         env=environment,
         stdout=subprocess.PIPE,

@@ -18,6 +18,26 @@ from conftest import environment, free_ports
 from receiver import eventually
 
 
+def processes() -> list[tuple[int, int, str]]:
+    """The id, the parent's id and the state of every process."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    return [(int(pid), int(parent), state) for pid, parent, state in map(str.split, listing.splitlines())]
+
+
+def family(pid: int) -> set[int]:
+    """A process and every one below it."""
+    parents = {child: parent for child, parent, _ in processes()}
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run; one that has ended and that nobody has asked about does not."""
+    return {pid for pid, _, state in processes() if pid in pids and not state.startswith("Z")}
+
+
 class Running:
     """A program in a process group of its own, whose output is kept in a file."""
 
@@ -35,6 +55,11 @@ class Running:
 
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def interrupt(self, wait: float = 15) -> None:
+        """What Ctrl-C does: an interrupt for everything in the terminal's foreground."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.wait(wait)
 
     def stop(self, sign: int = signal.SIGTERM, wait: float = 20) -> float:
         """Send a signal to the program, and say how many seconds it took to end."""

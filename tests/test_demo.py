@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 from conftest import LEFTOVERS, ROOT, environment, free_ports
-from processes import Running
+from processes import Running, alive, family
 from receiver import eventually
-from test_running import alive
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,9 @@ def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
 
 
 def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> None:
-    as_if_old = "import sys, runpy; sys.version_info = (3, 9, 1); sys.version = '3.9.1 (old)'; runpy.run_path('demo.py', "
+    as_if_old = (
+        "import sys, runpy; sys.version_info = (3, 9, 1); sys.version = '3.9.1 (old)'; runpy.run_path('demo.py', "
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{as_if_old} run_name='__main__')"], cwd=checkout, capture_output=True, text=True
     )
@@ -84,15 +85,6 @@ def test_no_network_is_one_line_and_nothing_is_kept(checkout: Path) -> None:
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert said == ["The packages cannot be fetched: there is no connection to the package index. Nothing was kept."]
     assert not (checkout / ".venv").exists()
-
-
-def started(program: Running) -> set[int]:
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
-    found = {program.process.pid}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(checkout: Path, tmp_path: Path) -> None:
@@ -124,11 +116,10 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
         (mine,) = [trace for trace in traces if trace["trace_id"] == trace_id]
         assert mine["span_count"] >= 5
 
-        everything = started(program)
+        everything = family(program.process.pid)
         assert len(everything) > 6
-        os.killpg(program.process.pid, signal.SIGINT)
-        program.process.wait(10)
-        assert eventually(lambda: not any(alive(pid) for pid in everything), 1)
+        program.interrupt(wait=10)
+        assert eventually(lambda: not alive(everything), 1)
         assert "Traceback" not in program.output()
     finally:
         program.kill()
@@ -148,7 +139,6 @@ def test_a_second_demo_installs_nothing_and_a_new_template_is_rendered_again(che
             assert ("the template has changed" in program.output()) is expected
             assert (checkout / "demo" / "README.md").read_text().endswith("New.\n") is expected
             assert (checkout / "demo" / ".env").read_text() == "# mine\n"
-            program.process.send_signal(signal.SIGTERM)
             os.killpg(program.process.pid, signal.SIGTERM)
             program.process.wait(10)
         finally:

@@ -57,7 +57,5 @@ def test_an_old_python_is_refused_in_one_line(default_project: Path, tmp_path: P
     done = subprocess.run(
         ["make", "test", f"PYTHON={old}"], cwd=default_project, env=environment(), capture_output=True, text=True
     )
-    assert done.stderr.splitlines()[0] == (
-        "This needs Python 3.11 or newer. Name one: make test PYTHON=python3.14"
-    )
+    assert done.stderr.splitlines()[0] == ("This needs Python 3.11 or newer. Name one: make test PYTHON=python3.14")
     assert not (default_project / ".venv").exists()

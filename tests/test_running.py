@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 from conftest import environment, free_ports
-from processes import Running, answers
+from processes import Running, alive, answers, family
 from receiver import eventually, receiving
 
 MARKED = "hcaik_01marked00key0that0must0never0be0shown00000000000000000000"
@@ -45,28 +46,6 @@ class Project:
         assert trace, self.program.output()
         return dict(trace)
 
-    def processes(self) -> set[int]:
-        """Every process that was started, however deep."""
-        listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-        parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
-        found = {self.program.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in found} - found:
-            found |= more
-        return found
-
-    def end(self) -> None:
-        """What Ctrl-C does: an interrupt for everything in the terminal's foreground."""
-        os.killpg(self.program.process.pid, signal.SIGINT)
-        self.program.process.wait(15)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
 
 @pytest.fixture(scope="module")
 def project(installed_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
@@ -79,7 +58,7 @@ def project(installed_project: Path, tmp_path_factory: pytest.TempPathFactory) -
         finally:
             (project.folder / ".env").unlink(missing_ok=True)
             if project.program.process.poll() is None:
-                project.end()
+                project.program.interrupt()
 
 
 def test_the_first_request_gives_a_trace_across_two_services(project: Project) -> None:
@@ -170,11 +149,39 @@ def test_traffic_shows_what_came_back(project: Project) -> None:
     assert len(rows) >= 4
 
 
-def test_ctrl_c_ends_everything(project: Project) -> None:
-    started = project.processes()
+def test_closing_the_terminal_ends_everything(installed_project: Path) -> None:
+    terminal, inside = pty.openpty()
+    at = dict(zip(("PORT", "PROFILES_PORT", "VIEWER_PORT"), map(str, free_ports(3)), strict=True))
+    make = subprocess.Popen(
+        ["make", "run"],
+        cwd=installed_project,
+        env=environment(**at),
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+    )
+    os.close(inside)
+    shown = b""
+    while shown.count(b"Debug mode: on") < 2:
+        shown += os.read(terminal, 4096)
+    started = family(make.pid)
     assert len(started) > 6
-    project.end()
-    assert eventually(lambda: not any(alive(pid) for pid in started), 10)
+    os.close(terminal)
+    os.killpg(make.pid, signal.SIGHUP)  # from the system, where make's session has the terminal as its own
+    try:
+        assert eventually(lambda: not alive(started), 15)
+    finally:
+        for pid in alive(started):
+            os.kill(pid, signal.SIGKILL)
+        make.wait()
+
+
+def test_ctrl_c_ends_everything(project: Project) -> None:
+    started = family(project.program.process.pid)
+    assert len(started) > 6
+    project.program.interrupt()
+    assert eventually(lambda: not alive(started), 10)
     assert "Traceback" not in project.program.output().partition("SIGINT received")[2]
 
 

@@ -12,7 +12,7 @@ from flask_cors import CORS
 
 from backend import activities, errors, examples, telemetry
 
-ORIGIN = re.compile(r"\*|https?://(\[[0-9a-fA-F:.]+\]|[^\s/:?#@\[\]]+)(:\d+)?")
+ORIGIN = re.compile(r"\*|https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?")
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -50,7 +50,8 @@ def allow_origins(app: Flask, listed: str) -> None:
     if origins:
         CORS(
             app,
-            origins=origins,
+            # As patterns, or flask-cors would take the brackets of an IPv6 address for one.
+            origins="*" if "*" in origins else [re.compile(re.escape(each) + r"\Z", re.IGNORECASE) for each in origins],
             allow_headers=["content-type", "traceparent", "tracestate"],
             expose_headers=["traceresponse", "server-timing"],
         )

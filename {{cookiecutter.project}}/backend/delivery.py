@@ -14,6 +14,8 @@ import http
 import logging
 import os
 import random
+import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +24,9 @@ from typing import Any, Final
 
 import requests
 import urllib3.exceptions
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +36,9 @@ LONGEST_PAUSE: Final = 5.0  # so that a new key or a collector that is back is n
 LONGEST_RETRY_AFTER: Final = 60.0
 QUIET: Final = 2.0  # seconds of trouble that are not worth a log line: a collector that is restarted
 
-# Statuses after which the same batch may be sent again. 429, 502, 503 and 504 are OTLP's own list:
-# https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes. 408 and 500 pass as well in practice.
-RETRYABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
+# Statuses after which the same batch may be sent again; with any other it must not be:
+# https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
+RETRYABLE: Final = frozenset({429, 502, 503, 504})
 
 ADVICE: Final = {
     400: "the receiver does not understand this telemetry; compare its OTLP version with the exporter's",
@@ -44,7 +48,9 @@ ADVICE: Final = {
     413: "the batches are too big for the receiver; lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
     429: "the receiver asks for less; sample, or raise its limit",
 }
+A_WEB_PAGE: Final = "it answered with a web page; there is no OTLP receiver at this address"
 REDIRECTED: Final = "telemetry does not follow redirects; give the final address (https instead of http?)"
+REFUSED: Final = "the receiver refuses this telemetry"
 IN_TROUBLE: Final = "the receiver has a fault of its own; telemetry is kept and sent again"
 
 
@@ -55,6 +61,9 @@ class Failure:
     reason: str
     retryable: bool
     pause: float | None = None  # seconds the receiver asked for in Retry-After
+
+
+NOWHERE: Final = Failure("there is nowhere to send it to", retryable=False)  # a setting, and no loss
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,14 +105,17 @@ class Delivery:
     def _begin_anew(self) -> None:
         self._change = threading.Condition()
         self._waiting: collections.deque[Batch] = collections.deque()
-        self._sending: Batch | None = None
-        self._thread: threading.Thread | None = None
+        self._sending: list[Batch] = []
+        self._threads: list[threading.Thread] = []
         self._stop_at: float | None = None  # on time.monotonic(); set once, when the process ends
         self._held_back = False
         self._lost: collections.Counter[str] = collections.Counter()
-        self._failing_since: float | None = None
+        self._lost_to: Failure | None = None
+        self._failing: set[str] = set()  # signals; a receiver may take one and not another
+        self._failing_since = 0.0
         self._failure: Failure | None = None
         self._said = False
+        self._complained = float("-inf")
 
     # The exporters' side: never waits.
 
@@ -111,58 +123,82 @@ class Delivery:
         """Keep `batch` until it is delivered; over `capacity` items the oldest batches are lost."""
         with self._change:
             self._waiting.append(batch)
-            self._make_room()
-            if self._thread is None and self._stop_at is None:
-                self._thread = threading.Thread(target=self._run, name="telemetry-delivery", daemon=True)
-                self._thread.start()
+            too_slow = self._make_room() and not self._failing
+            if not self._threads and self._stop_at is None:
+                self._start(self._run)
             self._change.notify_all()
+        if too_slow:
+            self._complain(
+                "%s takes less telemetry than there is: the oldest is lost. Sample, or send less.", self.name
+            )
 
-    def _make_room(self) -> None:
+    def _start(self, work: Callable[[], None]) -> bool:
+        thread = threading.Thread(target=work, name="telemetry-delivery", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # since Python 3.12 a process that is ending starts none
+            return False
+        self._threads.append(thread)
+        return True
+
+    def _make_room(self) -> bool:
+        """Lose the oldest batches that are too many; whether there were any."""
+        full = False
         while len(self._waiting) > 1 and sum(b.count for b in self._waiting) > self.capacity:
             self._lose(self._waiting.popleft())
+            full = True
+        return full
 
-    def _lose(self, batch: Batch) -> None:
+    def _lose(self, batch: Batch, failure: Failure | None = None) -> None:
         self._lost[batch.outlet.signal] += batch.count
+        self._lost_to = failure or self._lost_to
 
     # The thread's side.
 
     def _run(self) -> None:
         pause = FIRST_PAUSE
-        while (batch := self._next()) is not None:
-            failure = self._send(batch, batch.timeout)
-            self._settle(batch, failure)
-            if failure is None:
-                pause = FIRST_PAUSE
-            else:
-                self._rest(failure.pause or pause * random.uniform(0.8, 1))
-                pause = min(pause * 2, LONGEST_PAUSE)
+        while self._stop_at is None:
+            with self._change:
+                self._change.wait_for(lambda: self._stop_at is not None or (self._waiting and not self._held_back))
+            if batch := self._take():
+                failure = self._attempt(batch, batch.timeout)
+                if failure is None:
+                    pause = FIRST_PAUSE
+                else:
+                    self._rest(failure.pause or pause * random.uniform(0.8, 1))
+                    pause = min(pause * 2, LONGEST_PAUSE)
+        self._send_rest()
 
-    def _next(self) -> Batch | None:
-        """The oldest batch, as soon as there is one; None when the process ends."""
+    def _take(self) -> Batch | None:
         with self._change:
-            self._change.wait_for(lambda: self._stop_at is not None or (self._waiting and not self._held_back))
-            if self._stop_at is not None:
+            if not self._waiting or self._held_back:
                 return None
-            self._sending = self._waiting.popleft()
-            return self._sending
+            self._sending.append(self._waiting.popleft())
+            return self._sending[-1]
 
     def _rest(self, seconds: float) -> None:
         with self._change:
             self._change.wait_for(lambda: self._stop_at is not None, seconds)
 
+    def _attempt(self, batch: Batch, timeout: float) -> Failure | None:
+        began = time.monotonic()
+        return self._settle(batch, began, self._send(batch, timeout))
+
     def _send(self, batch: Batch, timeout: float) -> Failure | None:
-        address = self.address(batch)
-        if address is None:
-            return None  # nowhere to send to is a setting, not a loss
-        url, headers = address
         try:
+            address = self.address(batch)
+            if address is None:
+                return NOWHERE
             with suppress_instrumentation():
-                response = batch.outlet.send_now(url, headers, batch.body, timeout)
+                response = batch.outlet.send_now(*address, batch.body, timeout)
         except requests.RequestException as error:
             return Failure(explain(error, timeout), retryable=True)
-        except Exception as error:  # such as a header that cannot be sent: its text could show the key
+        except Exception as error:  # its text could show the key
             return Failure(f"{type(error).__name__} before anything was sent", retryable=False)
         if 200 <= response.status_code < 300:
+            if response.headers.get("Content-Type", "").startswith("text/html"):
+                return Failure(A_WEB_PAGE, retryable=False)
+            self._note_refused(batch, response.content)
             return None
         return Failure(
             answered(response.status_code),
@@ -170,69 +206,109 @@ class Delivery:
             retry_after(response.headers.get("Retry-After")),
         )
 
-    def _settle(self, batch: Batch, failure: Failure | None) -> None:
-        """Account for an attempt, and say when an outage begins and when it is over."""
-        now = time.monotonic()
+    def _note_refused(self, batch: Batch, answer: bytes) -> None:
+        """Count what the receiver took the rest of the batch without, and say so once a minute at most.
+
+        https://opentelemetry.io/docs/specs/otlp/#partial-success; the three signals' answers are alike.
+        """
+        try:
+            partial = ExportTraceServiceResponse.FromString(answer).partial_success
+        except DecodeError:
+            return
+        if not partial.rejected_spans:
+            return
+        refused = collections.Counter({batch.outlet.signal: partial.rejected_spans})
         with self._change:
-            self._sending = None
+            self._lost += refused
+        self._complain("%s refused %s: %.200s", self.name, in_words(refused), partial.error_message)
+
+    def _complain(self, text: str, *values: object) -> None:
+        if (now := time.monotonic()) - self._complained > 60:
+            self._complained = now
+            logger.warning(text, *values)
+
+    def _settle(self, batch: Batch, began: float, failure: Failure | None) -> Failure | None:
+        """Account for an attempt, and say when an outage begins and when it is over. Returns the failure."""
+        now, kind = time.monotonic(), batch.outlet.signal
+        ended = lost = None
+        with self._change:
+            self._sending.remove(batch)
             self._change.notify_all()
-            if failure is None:
-                since, self._failing_since, said, self._said = self._failing_since, None, self._said, False
-                lost = self._take_lost() if said else None
+            if failure is None or failure is NOWHERE:
+                failing = bool(self._failing)
+                self._failing.discard(kind)
+                if failing and not self._failing:
+                    self._failure = None
+                    if self._said and failure is None:
+                        ended, lost = now - self._failing_since, self._take_lost()
+                    self._said = False
+                failure = None
             else:
                 if failure.retryable:
                     self._waiting.appendleft(batch)
                     self._make_room()
                 else:
-                    self._lose(batch)
-                since = self._failing_since = self._failing_since or now
+                    self._lose(batch, failure)
+                if not self._failing:
+                    self._failing_since = began
+                self._failing.add(kind)
                 self._failure = failure
-                if self._said or (failure.retryable and now - since < QUIET):
-                    return
+                quiet = failure.retryable and now - self._failing_since < QUIET
+                if self._said or quiet or self._stop_at is not None:
+                    return failure
                 self._said = True
         if failure is not None:
             logger.warning("Telemetry is not reaching %s: %s.", self.name, failure.reason)
-        elif said and since is not None:
+        elif ended is not None:
             logger.warning(
-                "Telemetry is reaching %s again after %.0f s; %s lost.", self.name, now - since, lost or "nothing was"
+                "Telemetry is reaching %s again after %.0f s; %s lost.", self.name, ended, lost or "nothing was"
             )
+        return failure
 
     def _take_lost(self) -> str:
-        lost, self._lost = self._lost, collections.Counter()
+        lost, self._lost, self._lost_to = self._lost, collections.Counter(), None
         return in_words(lost)
 
     # The end of the process.
 
+    def last_call(self, until: float) -> None:
+        """Begin to send what is left; it has until then (on time.monotonic())."""
+        with self._change:
+            if self._stop_at is not None:
+                return
+            self._stop_at = until
+            self._held_back = False
+            self._change.notify_all()
+            idle = self._threads and not self._sending
+        # An idle thread does it now; beside one that waits for an answer, another.
+        if self._waiting and not idle and not self._start(self._send_rest):
+            self._send_rest()
+
     def close(self, until: float) -> None:
         """Send what is left, taking no longer than `until` (on time.monotonic()); say what was not sent."""
-        with self._change:
-            self._stop_at = until
-            self._change.notify_all()
-            thread = self._thread
-        self._send_rest(until)  # beside the thread, which may be waiting for an answer
-        if thread is not None:
+        self.last_call(until)
+        for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-            self._send_rest(until)
         with self._change:
-            for batch in (*filter(None, [self._sending]), *self._waiting):
+            for batch in self._waiting:
                 self._lose(batch)
             self._waiting.clear()
-            lost, failure = self._take_lost(), self._failure
-        if lost:
+            unanswered = collections.Counter[str]()
+            for batch in self._sending:
+                unanswered[batch.outlet.signal] += batch.count
+            failure = self._failure or self._lost_to
+            parts = [(self._take_lost(), "lost"), (in_words(unanswered), "sent without an answer")]
+        if said := ", ".join(f"{words} {what}" for words, what in parts if words):
             why = failure.reason if failure else "it did not answer in time"
-            logger.warning("Stopped before all telemetry had reached %s: %s lost; %s.", self.name, lost, why)
+            logger.warning("Stopped before all telemetry had reached %s: %s; %s.", self.name, said, why)
 
-    def _send_rest(self, until: float) -> None:
-        while self._waiting and (left := until - time.monotonic()) > 0:
-            batch = self._waiting.popleft()
-            failure = self._send(batch, min(batch.timeout, left))
-            if failure is None:
-                continue
-            self._failure = failure
-            if failure.retryable:
-                self._waiting.appendleft(batch)
+    def _send_rest(self) -> None:
+        """Send what waits, each batch once, until the first that might be sent again but has no time for it."""
+        until = self._stop_at or 0.0
+        while (left := until - time.monotonic()) > 0 and (batch := self._take()):
+            failure = self._attempt(batch, min(batch.timeout, left))
+            if failure is not None and failure.retryable:
                 return
-            self._lose(batch)
 
     def hold_back(self) -> None:
         """Begin no new sending: what comes from now on waits for `hand_out`."""
@@ -242,7 +318,7 @@ class Delivery:
     def hand_out(self, seconds: float) -> list[Batch]:
         """Give up what waits, after giving the batch under way up to `seconds` to be delivered."""
         with self._change:
-            self._change.wait_for(lambda: self._sending is None, seconds)
+            self._change.wait_for(lambda: not self._sending, seconds)
             waiting = list(self._waiting)
             self._waiting.clear()
             return waiting
@@ -286,15 +362,16 @@ class Outlet(requests.Session):
 
 def in_words(counts: collections.Counter[str]) -> str:
     """`{"traces": 3, "logs": 1}` as "3 spans and 1 log record"; "" when there is none."""
-    names = {"traces": "span", "logs": "log record", "metrics": "metric batch"}
-    parts = [f"{n} {names.get(kind, kind)}{'s' * (n != 1)}" for kind, n in counts.items() if n]
+    one = {"traces": "span", "logs": "log record", "metrics": "metric batch"}
+    many = {"traces": "spans", "logs": "log records", "metrics": "metric batches"}
+    parts = [f"{n} {(one if n == 1 else many)[kind]}" for kind, n in counts.items() if n]
     return " and ".join(parts)
 
 
 def answered(status: int) -> str:
     """What an HTTP status means for telemetry, and what to do about it."""
-    advice = ADVICE.get(status) or (REDIRECTED if 300 <= status < 400 else IN_TROUBLE)
-    return f"it answered {status}; {advice}"
+    otherwise = REDIRECTED if 300 <= status < 400 else IN_TROUBLE if status in RETRYABLE else REFUSED
+    return f"it answered {status}; {ADVICE.get(status, otherwise)}"
 
 
 def explain(error: requests.RequestException, timeout: float) -> str:
@@ -303,7 +380,11 @@ def explain(error: requests.RequestException, timeout: float) -> str:
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy does not let it through; check HTTPS_PROXY and NO_PROXY"
     if isinstance(error, requests.exceptions.SSLError):
-        return "its TLS certificate is not accepted; OTEL_EXPORTER_OTLP_CERTIFICATE names your own CA's"
+        if isinstance(cause, urllib3.exceptions.SSLError) and isinstance(cause.args[0], ssl.SSLCertVerificationError):
+            return "its TLS certificate is not accepted; OTEL_EXPORTER_OTLP_CERTIFICATE names your own CA's"
+        return "it does not speak TLS as it should; is the address one of http://, not https://?"
+    if isinstance(error, requests.exceptions.InvalidHeader):
+        return "one of its headers cannot be sent; check OTEL_EXPORTER_OTLP_HEADERS and the API key"
     if isinstance(cause, urllib3.exceptions.NameResolutionError):
         return "its name cannot be resolved; check the address and the network"
     if isinstance(error, requests.exceptions.Timeout):
@@ -324,9 +405,17 @@ def retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError):
+        except (IndexError, OverflowError, TypeError, ValueError):
             return None
     return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None
+
+
+def close_all(deliveries: Sequence[Delivery], until: float) -> None:
+    """Close every delivery by `until` (on time.monotonic()), none at the expense of another."""
+    for delivery in deliveries:
+        delivery.last_call(until)
+    for delivery in deliveries:
+        delivery.close(until)
 
 
 def hand_over(deliveries: Sequence[Delivery], seconds: float) -> None:
@@ -340,9 +429,10 @@ def hand_over(deliveries: Sequence[Delivery], seconds: float) -> None:
     batches = [(delivery, delivery.hand_out(seconds=0.1)) for delivery in deliveries]
     if any(waiting for _, waiting in batches) and os.fork() == 0:
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(seconds) + 2)  # whatever happens, it ends
             for delivery, waiting in batches:
                 delivery.take_over(waiting)
-            for delivery in deliveries:
-                delivery.close(until)
+            close_all(deliveries, until)
         finally:
             os._exit(0)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import requests
 from opentelemetry import trace
+from requests import exceptions
 
 from profiles import people
 
@@ -34,7 +35,7 @@ def find(handles: Collection[str], base_url: str | None) -> Profiles:
         profiles = answer.json()
         if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
             raise ValueError("not a JSON object of profiles by handle")
-    except (requests.RequestException, ValueError) as error:
+    except (requests.RequestException, ValueError, RecursionError) as error:
         reason = why(error)
         trace.get_current_span().set_attribute("app.profiles_missing", reason)
         logger.warning("Answering without profiles: the service is %s", reason)
@@ -51,8 +52,8 @@ def why(error: Exception) -> str:
             return f"answering {status}"
         case requests.JSONDecodeError():
             return "not answering JSON"
-        case requests.ConnectionError():
-            return "away"
-        case requests.RequestException():
+        case exceptions.InvalidURL() | exceptions.InvalidSchema() | exceptions.MissingSchema():
             return "at a bad address"
+        case requests.RequestException():
+            return "away"
     return "not answering profiles"

@@ -48,14 +48,13 @@ from opentelemetry.sdk.trace.export import (
     SimpleSpanProcessor,
     SpanExportResult,
 )
-from opentelemetry.util.http import redact_url
 
-from backend.delivery import CAPACITY, Address, Batch, Delivery, Outlet, as_given, hand_over
+from backend.delivery import CAPACITY, Address, Batch, Delivery, Outlet, as_given, close_all, hand_over
 
 logger = logging.getLogger(__name__)
 
 PROJECT: Final = Path(__file__).parents[1]
-SIGNALS: Final = ("traces", "logs", "metrics")
+SIGNALS: Final = {"traces": "otlp", "logs": "otlp", "metrics": "none"}  # and their exporters, if nobody says
 LONGEST_SHUTDOWN: Final = 3.0  # seconds; the SDK's own bound is 30 and cannot be set
 REDACTED: Final = "REDACTED"
 HEALTH: Final = r"^[^/]+//[^/]+/api/health(\?|$)"  # matched with search, on the whole URL
@@ -131,9 +130,10 @@ class HoneycombKey:
             self.problems.clear()
         found = (self._checked(path.name, self._read(path, read)) for path, read in self._files)
         self._key = next((key for key in found if key), None)
-        if began and self._key != before:
-            now = "Telemetry goes to Honeycomb from now on" if self._key else "Telemetry no longer goes to Honeycomb"
-            logger.info(". ".join([*self.problems, now]) + ".")
+        if began and (self._key != before or self.problems):
+            does = "now goes" if self._key else "no longer goes" if before else "does not go"
+            level = logging.WARNING if self.problems else logging.INFO
+            logger.log(level, ". ".join([*self.problems, f"Telemetry {does} to Honeycomb"]) + ".")
         return self._key
 
     def _checked(self, where: str, key: str | None) -> str | None:
@@ -147,16 +147,19 @@ class HoneycombKey:
             return read(path)
         except FileNotFoundError:
             if read is not from_dotenv:
-                self.problems.append(f"HONEYCOMB_API_KEY_FILE names {path}, which does not exist")
+                named = path if len(path.parts) > 1 else "a file"  # people put the key itself there
+                self.problems.append(f"HONEYCOMB_API_KEY_FILE names {named}, which does not exist")
         except (OSError, UnicodeError) as error:
-            self.problems.append(f"The Honeycomb API key in {path} cannot be read ({type(error).__name__})")
+            self.problems.append(f"The file with the Honeycomb API key cannot be read ({type(error).__name__})")
         return None
 
 
 def from_dotenv(path: Path) -> str | None:
     """The value of HONEYCOMB_API_KEY in the file of variables `path`; an empty one is none."""
-    from dotenv import dotenv_values  # a development dependency
-
+    try:
+        from dotenv import dotenv_values
+    except ModuleNotFoundError:  # a development dependency
+        return None
     return dotenv_values(path).get("HONEYCOMB_API_KEY") or None
 
 
@@ -218,15 +221,31 @@ def problem_with_headers(signal: str, environ: Mapping[str, str]) -> str | None:
     variable = own if environ.get(own) else common
     for header in environ.get(variable, "").split(","):
         name, _, value = header.partition("=")
-        if unquote(name).strip().lower() == "x-honeycomb-team":
+        if unquote(name).strip(" \"'").lower() == "x-honeycomb-team":
             problem = problem_with_key(unquote(value).strip())
             return problem and f"The Honeycomb API key in {variable} {problem}"
     return None
 
 
 def shown(url: str) -> str:
-    """`url` without user, password, path and query."""
-    return re.sub(r"^([a-z]+://)(?:[^/]*@)?([^/?#]*).*$", r"\1\2", url)
+    """`url` without user, password, path and query, which may be secret."""
+    parts = re.match(r"([a-z][a-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#]*)", url, re.IGNORECASE)
+    return parts[1] + parts[2] if parts else "an address that does not begin with http://"
+
+
+def exporters(signal: str) -> set[str]:
+    """What OTEL_TRACES_EXPORTER, OTEL_LOGS_EXPORTER or OTEL_METRICS_EXPORTER asks for: otlp, console or none."""
+    asked = os.environ.get(f"OTEL_{signal.upper()}_EXPORTER") or SIGNALS[signal]
+    return {name.strip().lower() for name in asked.split(",")}
+
+
+def unknown_exporters() -> list[str]:
+    """A sentence for each exporter that is asked for and not there."""
+    return [
+        f"OTEL_{signal.upper()}_EXPORTER: there is no exporter {unknown!r} here, only otlp, console and none."
+        for signal in SIGNALS
+        for unknown in sorted(exporters(signal) - {"otlp", "console", "none"})
+    ]
 
 
 class Routes:
@@ -235,10 +254,9 @@ class Routes:
     def __init__(self, service_name: str, debug: bool) -> None:
         environ = os.environ
         self.by_signal: dict[str, list[Delivery]] = {signal: [] for signal in SIGNALS}
-        self.deliveries: dict[str, Delivery] = {}
+        self.deliveries: list[Delivery] = []
         problems: list[str] = []
-        silent: set[str] = set()
-        keyed: list[str] = []  # signals that go to Honeycomb
+        keyed: list[str] = []  # signals that the standard variables do not send anywhere
         for signal in SIGNALS:
             if (url := standard_url(signal, environ)) is None:
                 keyed.append(signal)
@@ -246,28 +264,43 @@ class Routes:
                 problems.append(problem)
             else:
                 self._add(shown(url), as_given, [signal])
+        waiting: Delivery | None = None  # for a key
         if keyed:
             key = HoneycombKey(environ, PROJECT / ".env" if debug else None)
             default = project()["tool"]["telemetry"]["honeycomb-api-endpoint"]
             endpoint = (environ.get("HONEYCOMB_API_ENDPOINT") or default).rstrip("/")
             if debug or key():
-                self._add(shown(endpoint), honeycomb(endpoint, key, service_name), keyed)
+                delivery = self._add(shown(endpoint), honeycomb(endpoint, key, service_name), keyed)
+                waiting = None if key() else delivery
             if key() is None:
-                silent.add(shown(endpoint))
                 problems += key.problems
         if endpoint := environ.get("VIEWER_ENDPOINT", "").rstrip("/"):
-            self._add(shown(endpoint), viewer(endpoint), SIGNALS)
-        goes_to = [name for name in self.deliveries if name not in silent]
-        self.well = bool(goes_to) and not problems
-        sentence = f"Telemetry goes to {' and '.join(goes_to)}" if goes_to else f"Telemetry goes nowhere. {WHAT_TO_DO}"
+            name = shown(endpoint)
+            others = [signal for signal in SIGNALS if name not in self._names(signal, waiting)]
+            self._add(name, viewer(endpoint), others)
+        signals = [signal for signal in SIGNALS if "otlp" in exporters(signal)]
+        goes_to = dict.fromkeys(name for signal in signals for name in self._names(signal, waiting))
+        self.well = bool(goes_to or not signals) and not problems
+        if goes_to:
+            sentence = f"Telemetry goes to {' and '.join(goes_to)}"
+        else:
+            sentence = f"Telemetry goes nowhere{f'. {WHAT_TO_DO}' if signals else ', as OTEL_TRACES_EXPORTER asks'}"
         self.sentence = ". ".join([*dict.fromkeys(problems), sentence]) + "."
 
-    def _add(self, name: str, address: Address, signals: Sequence[str]) -> None:
-        if name not in self.deliveries:
+    def _names(self, signal: str, waiting: Delivery | None) -> list[str]:
+        return [delivery.name for delivery in self.by_signal[signal] if delivery is not waiting]
+
+    def _add(self, name: str, address: Address, signals: Sequence[str]) -> Delivery | None:
+        if not signals:
+            return None
+        same = (each for each in self.deliveries if each.name == name and each.address is address)
+        if (delivery := next(same, None)) is None:
             capacity = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "")
-            self.deliveries[name] = Delivery(name, address, int(capacity) if capacity.isdecimal() else CAPACITY)
+            delivery = Delivery(name, address, int(capacity) if capacity.isdecimal() else CAPACITY)
+            self.deliveries.append(delivery)
         for signal in signals:
-            self.by_signal[signal].append(self.deliveries[name])
+            self.by_signal[signal].append(delivery)
+        return delivery
 
 
 def announce(routes: Routes) -> None:
@@ -306,18 +339,9 @@ class LogExporter(OTLPLogExporter):
         return super().export(batch)
 
 
-def exporters(signal: str, default: str) -> set[str]:
-    """What OTEL_TRACES_EXPORTER, OTEL_LOGS_EXPORTER or OTEL_METRICS_EXPORTER asks for: otlp, console or none."""
-    variable = f"OTEL_{signal.upper()}_EXPORTER"
-    asked = {name.strip().lower() for name in (os.environ.get(variable) or default).split(",")}
-    for unknown in asked - {"otlp", "console", "none"}:
-        logger.warning("%s: there is no exporter %r here; known are otlp, console and none.", variable, unknown)
-    return asked
-
-
 def start_traces(about: Resource, deliveries: Sequence[Delivery]) -> TracerProvider:
     provider = TracerProvider(resource=about, shutdown_on_exit=False)
-    asked = exporters("traces", "otlp")
+    asked = exporters("traces")
     if "otlp" in asked and deliveries:
         provider.add_span_processor(BatchSpanProcessor(SpanExporter(Outlet("traces", deliveries))))
     if "console" in asked:
@@ -328,7 +352,7 @@ def start_traces(about: Resource, deliveries: Sequence[Delivery]) -> TracerProvi
 
 def start_logs(about: Resource, deliveries: Sequence[Delivery]) -> LoggerProvider:
     provider = LoggerProvider(resource=about, shutdown_on_exit=False)
-    asked = exporters("logs", "otlp")
+    asked = exporters("logs")
     if "otlp" in asked and deliveries:
         provider.add_log_record_processor(BatchLogRecordProcessor(LogExporter(Outlet("logs", deliveries))))
     if "console" in asked:
@@ -339,7 +363,7 @@ def start_logs(about: Resource, deliveries: Sequence[Delivery]) -> LoggerProvide
 
 def start_metrics(about: Resource, deliveries: Sequence[Delivery]) -> MeterProvider | None:
     readers: list[MetricReader] = []
-    asked = exporters("metrics", "none")
+    asked = exporters("metrics")
     if "otlp" in asked and deliveries:
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(session=Outlet("metrics", deliveries))))
     if "console" in asked:
@@ -351,25 +375,25 @@ def start_metrics(about: Resource, deliveries: Sequence[Delivery]) -> MeterProvi
     return provider
 
 
-class TraceContext(logging.Filter):
-    """Gives each log record `trace`: the ids of the current span, or nothing outside of one."""
+class ForTerminal(logging.Formatter):
+    """A line with the ids of the current span, where there is one."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s%(trace)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
         context = trace.get_current_span().get_span_context()
-        record.trace = ""
-        if context.is_valid:
-            ids = trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
-            record.trace = " trace_id={} span_id={}".format(*ids)
-        return True
+        ids = trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
+        shown = " trace_id={} span_id={}".format(*ids) if context.is_valid else ""
+        return str(self._fmt) % {**vars(record), "trace": shown}
 
 
 def log_to_terminal() -> None:
     """Log to standard error with trace ids, unless someone has set logging up already."""
-    if logging.root.handlers:
-        return
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s%(trace)s %(message)s")
-    for handler in logging.root.handlers:
-        handler.addFilter(TraceContext())
+    if not logging.root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(ForTerminal())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class OverOTLP(LoggingHandler):
@@ -408,14 +432,23 @@ def name_unmatched(span: trace.Span, environ: WSGIEnvironment) -> None:
 def redact_query(span: trace.Span | None, status: str, headers: list[tuple[str, str]]) -> None:
     """Queries hold tokens and names; what was asked for is in the route."""
     if span is not None and flask.request.query_string:
-        span.set_attribute("url.query", REDACTED)
+        redact(span)
 
 
 def redact_url_query(span: trace.Span, request: requests.PreparedRequest) -> None:
     """The same for a request that this service makes."""
-    url, mark, _ = redact_url(request.url or "").partition("?")
-    if mark:
-        span.set_attribute("url.full", f"{url}?{REDACTED}")
+    if "?" in (request.url or ""):
+        redact(span)
+
+
+def redact(span: trace.Span) -> None:
+    """Take the query out of every attribute that holds it, by its stable or its older name."""
+    attributes: Mapping[str, Any] = getattr(span, "attributes", None) or {}
+    for name in ("url.full", "http.url", "http.target"):
+        if name in attributes:
+            span.set_attribute(name, str(attributes[name]).partition("?")[0] + "?" + REDACTED)
+    if "url.query" in attributes:
+        span.set_attribute("url.query", REDACTED)
 
 
 def instrument(app: flask.Flask, service_name: str | None = None) -> None:
@@ -427,7 +460,8 @@ def instrument(app: flask.Flask, service_name: str | None = None) -> None:
     if disabled():
         return
     start(service_name, app.debug)
-    excluded = ",".join(filter(None, [HEALTH, os.environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS")]))
+    more = os.environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS", os.environ.get("OTEL_PYTHON_EXCLUDED_URLS"))
+    excluded = ",".join(filter(None, [HEALTH, more]))
     FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
         app,
         excluded_urls=excluded,
@@ -470,6 +504,8 @@ def start(service_name: str | None, debug: bool) -> None:
     if (protocol := os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf") != "http/protobuf":
         logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %s; this service sends http/protobuf all the same.", protocol)
 
+    for problem in unknown_exporters():
+        logger.warning(problem)
     about = resource(service_name, debug)
     routes = Routes(str(about.attributes["service.name"]), debug)
     announce(routes)
@@ -484,7 +520,7 @@ def start(service_name: str | None, debug: bool) -> None:
 
     def stop(replaced: bool) -> None:
         logging.root.removeHandler(handler)
-        deliveries = list(routes.deliveries.values())
+        deliveries = routes.deliveries
         if replaced:
             for delivery in deliveries:
                 delivery.hold_back()
@@ -492,9 +528,7 @@ def start(service_name: str | None, debug: bool) -> None:
             end()
         if replaced:
             hand_over(deliveries, LONGEST_SHUTDOWN)
-        until = time.monotonic() + (0 if replaced else LONGEST_SHUTDOWN)
-        for delivery in deliveries:
-            delivery.close(until)
+        close_all(deliveries, time.monotonic() + (0 if replaced else LONGEST_SHUTDOWN))
 
     _stop = stop
     atexit.register(shutdown)
