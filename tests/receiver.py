@@ -70,8 +70,8 @@ def attributes(pairs: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def receiving(port: int = 0, **kwargs: Any) -> Iterator[Receiver]:
-    """A receiver on 127.0.0.1, at `port` or a free one."""
+def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator[Receiver]:
+    """A receiver on `host`, at `port` or a free one."""
     receiver = Receiver(**kwargs)
 
     class Handler(BaseHTTPRequestHandler):
@@ -105,8 +105,8 @@ def receiving(port: int = 0, **kwargs: Any) -> Iterator[Receiver]:
         def handle_error(self, *args: Any) -> None:
             pass  # a client that is killed
 
-    server = Server(("127.0.0.1", port), Handler)
-    receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = Server((host, port), Handler)
+    receiver.url = f"http://{host}:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield receiver

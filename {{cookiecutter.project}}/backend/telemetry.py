@@ -394,6 +394,8 @@ def log_to_terminal() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(ForTerminal())
         logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Health checks would drown what is worth reading.
+    logging.getLogger("werkzeug").addFilter(lambda record: '"GET /api/health ' not in record.getMessage())
 
 
 class OverOTLP(LoggingHandler):
