@@ -57,7 +57,7 @@ PROJECT: Final = Path(__file__).parents[1]
 SIGNALS: Final = {"traces": "otlp", "logs": "otlp", "metrics": "none"}  # and their exporters, if nobody says
 LONGEST_SHUTDOWN: Final = 3.0  # seconds; the SDK's own bound is 30 and cannot be set
 REDACTED: Final = "REDACTED"
-HEALTH: Final = r"^[^/]+//[^/]+/api/health(\?|$)"  # matched with search, on the whole URL
+HEALTH: Final = r"^[^/]*//[^/]*/api/health(\?|$)"  # matched with search, on the whole URL
 WHAT_TO_DO: Final = "Set HONEYCOMB_API_KEY, or OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_SDK_DISABLED=true"
 
 
@@ -502,6 +502,8 @@ def start(service_name: str | None, debug: bool) -> None:
     os.environ.setdefault("OTEL_BLRP_SCHEDULE_DELAY", "500")
     # Its warning about a header that it cannot read would print the header, with the key in it.
     logging.getLogger("opentelemetry.util.re").setLevel(logging.ERROR)
+    # Nor is the log for strangers to fill, with baggage that is none.
+    logging.getLogger("opentelemetry.baggage.propagation").setLevel(logging.ERROR)
     log_to_terminal()
     if (protocol := os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf") != "http/protobuf":
         logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %s; this service sends http/protobuf all the same.", protocol)

@@ -333,6 +333,19 @@ def test_an_unknown_method_does_not_become_a_name(client: FlaskClient, spans: Sp
 # Health
 
 
+@pytest.mark.parametrize("host", ["", "a b", "[::1]:4567", "\xe9vil", "x/y"])
+def test_health_is_never_traced_whatever_a_stranger_calls_the_host(
+    client: FlaskClient, spans: Spans, host: str
+) -> None:
+    client.get("/api/health", environ_overrides={"HTTP_HOST": host})
+    assert spans.all() == []
+
+
+def test_baggage_that_is_none_is_no_line_in_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.get(HOME, headers={"baggage": "\xff=1," + "k=v," * 300}).status_code == 200
+    assert [record for record in caplog.records if "aggage" in record.getMessage()] == []
+
+
 @pytest.mark.parametrize("path", ["/api/health", "/api/health?deep=1", "/api/health?"])
 def test_health_is_never_traced(client: FlaskClient, spans: Spans, path: str) -> None:
     answer = client.get(path)
