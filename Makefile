@@ -2,18 +2,31 @@
 
 PYTHON ?= python3
 
+# In a container that the project's Dockerfile.dev made, its virtual environment is used.
+ifdef INSTALLED_IN
+BIN := $(INSTALLED_IN)/bin
+PROJECT_S_BIN := $(BIN)
+INSTALLED := $(INSTALLED_IN)/installed-dev
+else
 BIN := .venv/bin
+PROJECT_S_BIN := ../$(BIN)
 INSTALLED := .venv/installed-dev
+endif
 PROJECT := {{cookiecutter.project}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lock clean
+.PHONY: help demo render install test lint bench lock clean
 
 help: ## List what there is to do
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
 
 demo: ## Render a project into demo/, start it and show its first trace
 	@$(PYTHON) demo.py
+
+render: ## Render a project into demo/ and do no more
+	@$(PYTHON) demo.py --render
+
+install: $(INSTALLED) ## Install what the tests need
 
 test: $(INSTALLED) ## Run every test that this machine can run
 	@$(BIN)/pytest
@@ -23,8 +36,11 @@ lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and 
 	@$(BIN)/ruff check --no-cache
 	@$(BIN)/ruff format --no-cache --check
 	@$(BIN)/mypy --strict demo.py hooks
-	@cd '$(PROJECT)' && ../$(BIN)/mypy --cache-dir=../.mypy_cache
+	@cd '$(PROJECT)' && $(PROJECT_S_BIN)/mypy --cache-dir=../.mypy_cache
 	@$(BIN)/shellcheck .ci/run
+
+bench: $(INSTALLED) ## Measure, each figure against a baseline in the same run, and write it to bench/
+	@for each in bench/*.py; do $(BIN)/python "$$each"; done
 
 COMPILE := pip compile --quiet --upgrade --universal --generate-hashes pyproject.toml
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
@@ -43,7 +59,7 @@ clean: ## Remove what can be made again
 $(INSTALLED): requirements-dev.txt $(PROJECT)/requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'This needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.14' >&2; exit 1; }
-	@test -d .venv || $(PYTHON) -m venv .venv
+	@test -d $(@D) || $(PYTHON) -m venv $(@D)
 	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes \
 	  -r requirements-dev.txt -r '$(PROJECT)/requirements-dev.txt' || \
 	  { echo 'The packages could not be installed: pip says above what kept it. Is there a network?' >&2; exit 1; }

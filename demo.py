@@ -1,5 +1,7 @@
 """`make demo`: render the default project into demo/, start it, send requests, show the first trace.
 
+With --render that is all it does: render, or leave what is there and of this template.
+
 Runs with the system's Python and its standard library alone: it makes the virtual environments itself. Every
 reason not to go on is one clear line, before anything is half done.
 """
@@ -64,25 +66,32 @@ def check_ports() -> dict[str, int]:
     return ports
 
 
+def venv(folder: Path) -> Path:
+    """The virtual environment of a folder; in a container that the project's Dockerfile.dev made, that one's."""
+    return Path(os.environ.get("INSTALLED_IN") or folder / ".venv")
+
+
 def in_venv(folder: Path, program: str) -> str:
-    return str(folder / ".venv" / ("Scripts" if os.name == "nt" else "bin") / program)
+    return str(venv(folder) / ("Scripts" if os.name == "nt" else "bin") / program)
 
 
 def install(folder: Path, requirements: str) -> None:
-    """Make folder/.venv and install into it what `requirements` locks, if that has not been done."""
+    """Make a virtual environment and install into it what `requirements` locks, if that has not been done."""
     wanted = (folder / requirements).read_text()
-    done = folder / ".venv" / "installed"
+    done = venv(folder) / "installed"
+    if folder == DEMO and os.environ.get("INSTALLED_IN"):  # which has it all
+        return
     if done.is_file() and done.read_text() in ("", wanted):
         return
     total = len(re.findall(r"^[a-z0-9_.-]+==", wanted, re.MULTILINE))
-    where = folder.relative_to(ROOT.parent)
-    say(f"Installing up to {total} packages into {where}/.venv", end="")
-    new = not (folder / ".venv").exists()
+    where = os.path.relpath(venv(folder), ROOT.parent)
+    say(f"Installing up to {total} packages into {where}", end="")
+    new = not venv(folder).exists()
     pip = [in_venv(folder, "python"), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
     output = []
     try:
         if new:
-            subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True, capture_output=True, text=True)
+            subprocess.run([sys.executable, "-m", "venv", venv(folder)], check=True, capture_output=True, text=True)
         with subprocess.Popen(
             [*pip, "--retries", "2", "--require-hashes", "-r", requirements],
             cwd=folder,
@@ -99,12 +108,12 @@ def install(folder: Path, requirements: str) -> None:
         output, failed = [error.stdout + error.stderr], True
     except BaseException:
         if new:
-            shutil.rmtree(folder / ".venv", ignore_errors=True)
+            shutil.rmtree(venv(folder), ignore_errors=True)
         raise
     say()
     if failed:
         if new:
-            shutil.rmtree(folder / ".venv", ignore_errors=True)
+            shutil.rmtree(venv(folder), ignore_errors=True)
         text = "".join(output)
         if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|Temporary failure|ProxyError", text):
             sys.exit("The packages cannot be fetched: there is no connection to the package index. Nothing was kept.")
@@ -129,6 +138,7 @@ def render() -> None:
     now = fingerprint()
     if made_from.is_file() and made_from.read_text() == now:
         return
+    install(ROOT, "requirements.txt")
     say("Rendering the project into demo/" + (" again: the template has changed" if made_from.exists() else ""))
     for path in DEMO.iterdir() if DEMO.is_dir() else ():
         if path.name not in KEPT:
@@ -214,8 +224,10 @@ def first_trace(viewer: str) -> str | None:
 
 def main() -> None:
     check_python()
+    if sys.argv[1:] == ["--render"]:
+        render()
+        return
     ports = check_ports()
-    install(ROOT, "requirements.txt")
     render()
     install(DEMO, "requirements-dev.txt")
     backend, viewer = (f"http://127.0.0.1:{ports[name]}" for name in ("PORT", "VIEWER_PORT"))
@@ -236,7 +248,7 @@ def main() -> None:
         say(f"The first trace: GET {FIRST_REQUESTS[0]}\n")
         say(str(wait_until(process, lambda: first_trace(viewer), "Waiting for the first trace")))
         say(f"  Ask the backend    curl {backend}{FIRST_REQUESTS[0]}")
-        say(f"  See its traces     {viewer}/api/traces")
+        say(f"  See its traces     {viewer}/")
         say("  Send much more     make -C demo traffic")
         say("\nEach new trace is shown below. Ctrl-C ends it.\n")
         showing.set()

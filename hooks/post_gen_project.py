@@ -30,7 +30,8 @@ def main() -> None:
         shutil.rmtree(cache, ignore_errors=True)
     if json.loads(PROMPTS)["local_viewer"] == "jaeger":
         shutil.rmtree("viewer", ignore_errors=True)
-        Path("tests/test_viewer.py").unlink(missing_ok=True)
+        for test in Path("tests").glob("test_viewer*.py"):
+            test.unlink()
     # Hooks start inside the project; PWD is still where the person is.
     print(f"\ncd {quoted(seen_from(os.environ.get('PWD', os.sep), Path.cwd()))}")
     print("make run")

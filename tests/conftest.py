@@ -23,7 +23,17 @@ LEFTOVERS = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".v
 
 def environment(**more: str) -> dict[str, str]:
     """This machine's environment without what decides where telemetry goes or which port is used."""
-    ours = ("OTEL_", "HONEYCOMB_", "VIEWER_", "PROFILES_", "TELEMETRY_", "MAKE", "FLASK_")
+    ours = (
+        "OTEL_",
+        "HONEYCOMB_",
+        "VIEWER_",
+        "PROFILES_",
+        "TELEMETRY_",
+        "SAMPLE_RATE",
+        "MAKE",
+        "FLASK_",
+        "INSTALLED_IN",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PORT"}
     return {**kept, **more}
 

@@ -664,7 +664,7 @@ def printed(encoding: str, *spans: dict[str, Any]) -> str:
     store = Store()
     store.add_spans(spans)
     raw = io.BytesIO()
-    printer = tree.Printer(store.trace, io.TextIOWrapper(raw, encoding, newline="\n"))
+    printer = tree.Printer(store.trees, io.TextIOWrapper(raw, encoding, newline="\n"))
     found = store.trace(TRACE)
     assert found
     printer.print(found)
@@ -691,7 +691,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def printer(viewer_store: Store, clock: Clock) -> tree.Printer:
-    return tree.Printer(viewer_store.trace, io.StringIO(), clock)
+    return tree.Printer(viewer_store.trees, io.StringIO(), clock)
 
 
 def names(traces: list[dict[str, Any]]) -> list[str]:
@@ -756,6 +756,19 @@ def test_an_incomplete_trace_does_not_hold_up_others(viewer_store: Store, printe
     printer.received({"ab" * 16})
     clock.now += 1
     assert names(printer.finished()) == ["span-3"]
+
+
+def test_of_many_traces_at_once_the_newest_are_finished_and_the_others_counted(
+    viewer_store: Store, printer: tree.Printer, clock: Clock
+) -> None:
+    ids = [f"{number:032x}" for number in range(1, 200)]
+    viewer_store.add_spans(event(number, trace=trace_id) for number, trace_id in enumerate(ids, 1))
+    for trace_id in ids:
+        printer.received({trace_id})
+    clock.now += 1
+    assert [trace["trace_id"] for trace in printer.finished()] == ids[-tree.MOST_AT_ONCE :]
+    assert printer.left_out == len(ids) - tree.MOST_AT_ONCE
+    assert printer.finished() == []
 
 
 def test_a_trace_that_the_store_has_dropped_is_not_finished(printer: tree.Printer, clock: Clock) -> None:
@@ -823,7 +836,7 @@ def test_the_viewer_prints_what_it_is_sent_and_stops_when_told(
 ) -> None:
     process, port = running_viewer
     assert process.stdout
-    assert f"http://127.0.0.1:{port}/api/traces" in process.stdout.readline()
+    assert f"http://127.0.0.1:{port}/" in process.stdout.readline()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     body = json.dumps(export(json_span(1), json_span(2, 1)))
     connection.request("POST", "/v1/traces", body, {"Content-Type": "application/json"})

@@ -25,12 +25,17 @@ def main() -> int:
         print(f"viewer: VIEWER_PORT is {port!r}, not a port from 1 to 65535", file=sys.stderr)
         return 2
 
-    store = Store()
-    printer = Printer(store.trace)
+    try:
+        store = Store(path=os.environ.get("VIEWER_DB") or ":memory:")
+    except ValueError as error:
+        print(f"viewer: cannot open VIEWER_DB: {error}", file=sys.stderr)
+        return 2
+    printer = Printer(store.trees)
     app = create_app(store, received=printer.received)
     try:
         # The app answers 413 in OTLP's own form; waitress only bounds what it buffers before that.
-        server = create_server(app, host=host, port=int(port), max_request_body_size=1 << 26)
+        # More threads than it can work with, so that one is free to say that it is busy.
+        server = create_server(app, host=host, port=int(port), threads=12, max_request_body_size=1 << 26)
     except (OSError, ValueError) as error:
         print(
             f"viewer: cannot listen on {host}:{port} ({error}); VIEWER_HOST and VIEWER_PORT name another address",
@@ -40,14 +45,21 @@ def main() -> int:
 
     # Nothing is left of 0.0.0.0 and ::, which are every address and no place to open.
     shown = "localhost" if not host.strip("0.:") else f"[{host}]" if ":" in host else host
-    print(f"viewer: waiting for traces, http://{shown}:{port}/api/traces", flush=True)
+    print(f"viewer: waiting for traces, http://{shown}:{port}/", flush=True)
     printer.start()
     try:
         server.run()
     finally:
         printer.stop()
+        store.close()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except SystemExit:
+        code = 0
+    sys.stdout.flush()
+    # Not by the interpreter's own end, at which DuckDB's module lists what was still in use by a thread.
+    os._exit(code)

@@ -1,10 +1,15 @@
 """The viewer's Flask app: where OTLP comes in and JSON goes out."""
 
+import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
+import duckdb
 from flask import Flask, Response, abort, jsonify, request
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
@@ -17,11 +22,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.sansio.utils import host_is_trusted
 
-from viewer import otlp, tree
+from viewer import otlp, pages, query, tree
 from viewer.store import Store
+
+M = TypeVar("M", bound=Message)
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 def create_app(store: Store | None = None, received: Callable[[set[str]], object] | None = None) -> Flask:
@@ -32,6 +44,8 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = otlp.MAX_BYTES
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     app.json.sort_keys = False  # type: ignore[attr-defined]
     kept = Store() if store is None else store
     more_hosts = os.environ.get("VIEWER_ALLOWED_HOSTS", "").lower().split(",")
@@ -53,14 +67,39 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
     def as_json(error: HTTPException) -> Response:
         if request.path.startswith("/v1/"):
             return otlp.failure(request, error)
+        wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+        if wanted == "text/html" and not request.path.startswith("/api/"):
+            return pages.error_page(error)
         response = jsonify(error=error.description)
         response.status_code = error.code or 500
         return response
 
+    @app.after_request
+    def protect(response: Response) -> Response:
+        """Let a page run and load nothing but our own files, whatever is in a span."""
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "same-origin"
+        return response
+
+    pressure = otlp.Pressure()
+
+    @contextmanager
+    def received_as(message: M) -> Iterator[M]:
+        """Fill `message` from the request, and see to it that what is kept of it is kept, or sent again."""
+        body = otlp.read(request)
+        with pressure.take(len(body)):
+            try:
+                yield otlp.decode(request, body, message)
+            except duckdb.Error as error:
+                reason = str(error).splitlines()[0]
+                raise ServiceUnavailable(f"this cannot be kept now: {reason}", retry_after=otlp.RETRY_AFTER) from error
+
     @app.post("/v1/traces")
     def export_traces() -> Response:
-        spans, refused = otlp.spans(otlp.decode(request, ExportTraceServiceRequest()))
-        kept.add_spans(spans)
+        with received_as(ExportTraceServiceRequest()) as message:
+            spans, refused = otlp.spans(message)
+            kept.add_spans(spans)
         if received is not None:
             received({span["trace.trace_id"] for span in spans})
         answer = ExportTraceServiceResponse()
@@ -73,12 +112,14 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
 
     @app.post("/v1/logs")
     def export_logs() -> Response:
-        kept.add_logs(otlp.logs(otlp.decode(request, ExportLogsServiceRequest())))
+        with received_as(ExportLogsServiceRequest()) as message:
+            kept.add_logs(otlp.logs(message))
         return otlp.answer(request, ExportLogsServiceResponse())
 
     @app.post("/v1/metrics")
     def export_metrics() -> Response:
-        otlp.decode(request, ExportMetricsServiceRequest())
+        with received_as(ExportMetricsServiceRequest()):
+            pass  # there is no place for them here, and refusing them would fill the sender's log
         return otlp.answer(request, ExportMetricsServiceResponse())
 
     @app.get("/api/traces")
@@ -99,9 +140,23 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
             return Response(tree.render(found), mimetype="text/plain")
         return jsonify(found)
 
+    @app.get("/api/columns")
+    def columns() -> Response:
+        return jsonify([{"key_name": name, "type": type_} for name, type_ in kept.columns().items()])
+
+    @app.post("/api/query")
+    def ask() -> Response:
+        try:
+            return jsonify(kept.query(json.loads(request.get_data())))
+        except query.Invalid as error:
+            abort(400, str(error))
+        except (ValueError, RecursionError) as error:
+            abort(400, f"the body must be JSON: {error}")
+
     @app.get("/api/health")
     def health() -> Response:
         spans, logs = kept.counts()
         return jsonify(status="ok", spans=spans, logs=logs)
 
+    app.register_blueprint(pages.pages(kept))
     return app

@@ -5,8 +5,10 @@ import gzip
 import io
 import json
 import math
+import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -26,6 +28,7 @@ from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
     RequestEntityTooLarge,
+    ServiceUnavailable,
     UnsupportedMediaType,
 )
 
@@ -33,14 +36,39 @@ Event = dict[str, Any]
 M = TypeVar("M", bound=Message)
 
 MAX_BYTES = 16 * 1024 * 1024
+RETRY_AFTER = 1  # seconds
 PROTOBUF = "application/x-protobuf"
 KINDS = ("internal", "internal", "server", "client", "producer", "consumer")
 # Never taken from an attribute, not even where the event itself has no such field.
 RESERVED = ("trace.trace_id", "trace.span_id", "trace.parent_id", "status_message")
 
 
-def decode(request: Request, message: M) -> M:
-    """Return `message` filled from the request's body.
+class Pressure:
+    """Bounds the bytes that are being worked on: what comes beyond waits a little, and is then told to come again."""
+
+    def __init__(self, most: int = 2 * MAX_BYTES, patience: float = 1.0) -> None:
+        self._most = most
+        self._patience = patience  # seconds
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """Raises werkzeug's ServiceUnavailable, with Retry-After, when there is no room in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._taken + size <= self._most, self._patience):
+                raise ServiceUnavailable("busy with what came before; send this again", retry_after=RETRY_AFTER)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()
+
+
+def read(request: Request) -> bytes:
+    """Return the request's body, decompressed.
 
     Raises werkzeug's BadRequest, RequestEntityTooLarge (more than MAX_BYTES, after decompression
     too) or UnsupportedMediaType.
@@ -56,6 +84,14 @@ def decode(request: Request, message: M) -> M:
             body = gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_BYTES + 1)
             if len(body) > MAX_BYTES:
                 raise RequestEntityTooLarge(f"more than {MAX_BYTES} bytes when decompressed")
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadRequest(f"not gzip: {error}") from error
+    return body
+
+
+def decode(request: Request, body: bytes, message: M) -> M:
+    """Return `message` filled from the body; raises werkzeug's BadRequest."""
+    try:
         if request.mimetype == PROTOBUF:
             message.ParseFromString(body)
         else:
@@ -63,8 +99,6 @@ def decode(request: Request, message: M) -> M:
             if not isinstance(fields, dict):
                 raise BadRequest("the body must be a JSON object")
             ParseDict(fields, message, ignore_unknown_fields=True)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadRequest(f"not gzip: {error}") from error
     except (DecodeError, ParseError, ValueError, RecursionError) as error:
         name = message.DESCRIPTOR.name
         raise BadRequest(f"not an {name}: {str(error)[:500]}") from error
@@ -80,7 +114,10 @@ def answer(request: Request, message: Message, status: int = 200) -> Response:
 
 def failure(request: Request, error: HTTPException) -> Response:
     """Return the error as the google.rpc.Status that OTLP/HTTP asks for."""
-    return answer(request, Status(message=error.description), error.code or 500)
+    response = answer(request, Status(message=error.description), error.code or 500)
+    if isinstance(error, ServiceUnavailable):
+        response.retry_after = error.retry_after
+    return response
 
 
 def spans(request: ExportTraceServiceRequest) -> tuple[list[Event], int]:

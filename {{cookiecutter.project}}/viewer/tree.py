@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, TextIO
 
@@ -14,6 +14,7 @@ from viewer.otlp import Event
 QUIET_SECONDS = 1.0
 GIVE_UP_SECONDS = 5.0
 MOST_WAITING = 10_000
+MOST_AT_ONCE = 50
 MOST_LINES = 200
 MOST_ATTRIBUTES = 12
 WIDEST_RAILS = 48
@@ -118,19 +119,21 @@ def wants_colour(out: TextIO) -> bool:
 class Printer:
     """Prints each trace once, when no more of its spans are expected.
 
-    `find` returns a trace by its id, or None. A trace is finished when nothing of it came for
-    QUIET_SECONDS and its root and all parents are there, or else after GIVE_UP_SECONDS.
+    `find` returns those of some traces that are kept, by their ids. A trace is finished when nothing of it
+    came for QUIET_SECONDS and its root and all parents are there, or else after GIVE_UP_SECONDS. Of more than
+    MOST_AT_ONCE, which nobody could read, the older ones are only counted, in `left_out`.
     """
 
     def __init__(
         self,
-        find: Callable[[str], Event | None],
+        find: Callable[[Collection[str]], Mapping[str, Event]],
         out: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find = find
         self._out = out or sys.stdout
         self._clock = clock
+        self.left_out = 0
         self._colour = wants_colour(self._out)
         self._lock = threading.Lock()
         # When the newest span of a trace came, and whether it was found incomplete since.
@@ -157,12 +160,18 @@ class Printer:
         traces = []
         with self._lock:
             now = self._clock()
-            for trace_id, (came, incomplete) in list(self._waiting.items()):
-                if now - came < QUIET_SECONDS:
-                    break
-                if incomplete and now - came < GIVE_UP_SECONDS:
-                    continue
-                trace = self._find(trace_id)
+            quiet = [
+                trace_id
+                for trace_id, (came, incomplete) in self._waiting.items()
+                if now - came >= (GIVE_UP_SECONDS if incomplete else QUIET_SECONDS)
+            ]
+            for trace_id in quiet[:-MOST_AT_ONCE]:
+                del self._waiting[trace_id]
+                self._printed[trace_id] = None
+                self.left_out += 1
+            found = self._find(quiet[-MOST_AT_ONCE:]) if quiet else {}
+            for trace_id in quiet[-MOST_AT_ONCE:]:
+                came, trace = self._waiting[trace_id][0], found.get(trace_id)
                 if trace and not trace["complete"] and now - came < GIVE_UP_SECONDS:
                     self._waiting[trace_id] = came, True
                     continue
@@ -195,11 +204,15 @@ class Printer:
 
     def _run(self) -> None:
         while self._work.wait() and not self._stop.wait(0.25):
-            for trace in self.finished():
-                try:
+            try:
+                for trace in self.finished():
                     self.print(trace)
-                except OSError:  # whoever read our output is gone; the pages still work
-                    return
+                if self.left_out:
+                    self._out.write(f"and {self.left_out} more traces that came at once\n\n")
+                    self._out.flush()
+                    self.left_out = 0
+            except OSError:  # whoever read our output is gone; the pages still work
+                return
             with self._lock:
                 if not self._waiting:
                     self._work.clear()
