@@ -667,8 +667,12 @@ def test_production_stops_in_time_when_what_it_sends_to_hangs_or_is_gone(
             collector.close()
             assert stop(stack, "profiles") < 5
             logs = stack.compose("logs", "--no-color")
-            assert re.search("backend-1 .* Stopped before all telemetry had reached .* (lost|sent without an answer); ", logs)
-            assert re.search("profiles-1 .* Stopped before all telemetry had reached .* (lost|sent without an answer); ", logs)
+            assert re.search(
+                "backend-1 .* Stopped before all telemetry had reached .* (lost|sent without an answer); ", logs
+            )
+            assert re.search(
+                "profiles-1 .* Stopped before all telemetry had reached .* (lost|sent without an answer); ", logs
+            )
             assert KEY not in logs
 
 
