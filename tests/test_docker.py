@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import time
 import uuid
@@ -278,14 +279,19 @@ def chosen(request: pytest.FixtureRequest, render_into: Render, tmp_path_factory
     return render_into(tmp_path_factory.mktemp("lint"), local_viewer=request.param)
 
 
+def installed(program: str) -> str:
+    """Where this program is: beside the Python that runs the tests."""
+    return str(Path(sys.executable).with_name(program))
+
+
 def test_the_dockerfiles_are_clean(chosen: Path, template: Path) -> None:
     for folder in (chosen, template / PROJECT):
-        run("hadolint", "--failure-threshold", "style", "Dockerfile", "Dockerfile.dev", cwd=folder)
+        run(installed("hadolint"), "--failure-threshold", "style", "Dockerfile", "Dockerfile.dev", cwd=folder)
 
 
 def test_the_compose_files_are_valid(chosen: Path, template: Path) -> None:
     for folder in (chosen, template / PROJECT):
-        command = ("check-jsonschema", "--builtin-schema", "vendor.compose-spec")
+        command = (installed("check-jsonschema"), "--builtin-schema", "vendor.compose-spec")
         run(*command, "compose.yaml", "compose.prod.yaml", cwd=folder)
 
 
