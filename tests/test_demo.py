@@ -118,7 +118,7 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
 
         everything = family(program.process.pid)
         assert len(everything) > 6
-        program.interrupt(wait=10)
+        program.interrupt(wait=30)
         assert eventually(lambda: not alive(everything), 5)
         assert "Traceback" not in program.output()
     finally:

@@ -1,8 +1,8 @@
 """Telemetry, from what this service is called to where its traces, logs and metrics go.
 
 The only file that imports the OpenTelemetry SDK. It reads from top to bottom in the order in which things
-happen: the resource, where to send, the three signals, the instrumentation, the end. Every standard OTEL_*
-variable keeps its meaning and wins over what is decided here:
+happen: the resource, where to send, what to keep, the three signals, the instrumentation, the end. Every
+standard OTEL_* variable keeps its meaning and wins over what is decided here:
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
 
@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import re
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from wsgiref.types import WSGIEnvironment
 import flask
 import requests
 from opentelemetry import _logs, metrics, trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -48,8 +50,12 @@ from opentelemetry.sdk.trace.export import (
     SimpleSpanProcessor,
     SpanExportResult,
 )
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.util.types import Attributes
 
 from backend.delivery import CAPACITY, Address, Batch, Delivery, Outlet, as_given, close_all, hand_over
+from backend.trace_links import PAGES, TraceLinks
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +63,8 @@ PROJECT: Final = Path(__file__).parents[1]
 SIGNALS: Final = {"traces": "otlp", "logs": "otlp", "metrics": "none"}  # and their exporters, if nobody says
 LONGEST_SHUTDOWN: Final = 3.0  # seconds; the SDK's own bound is 30 and cannot be set
 REDACTED: Final = "REDACTED"
+RATES: Final = range(1, 1_000_001)  # of sampling
+RANDOM_BITS: Final = 56  # at the end of a trace id: https://www.w3.org/TR/trace-context-2/#random-trace-id-flag
 HEALTH: Final = r"^[^/]*//[^/]*/api/health(\?|$)"  # matched with search, on the whole URL
 WHAT_TO_DO: Final = "Set HONEYCOMB_API_KEY, or OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_SDK_DISABLED=true"
 
@@ -86,7 +94,10 @@ def resource(service_name: str | None, debug: bool) -> Resource:
 
 
 def problem_with_key(key: str) -> str | None:
-    """What makes `key` no Honeycomb API key, in words that do not show it; None for a usable one."""
+    """What makes `key` no Honeycomb API key, in words that do not show it; None for a usable one.
+
+    bin/honeycomb, which can import nothing, has the same function.
+    """
     if not key:
         return "is empty"
     if re.search(r"\$\{|\$\(|^\$|^%.*%$", key):
@@ -97,6 +108,10 @@ def problem_with_key(key: str) -> str | None:
         return "has white space around it"
     if not re.fullmatch(r"[!-~]+", key):
         return "has characters in it that no key has"
+    if re.match(r"hc[a-z]mk_", key):
+        return "is a management key, with which nothing can be sent"
+    if re.fullmatch(r"hc[a-z]{2}[ck]_[0-9a-z]{26}", key):
+        return "is the id of a key, without the secret that comes after it"
     return None
 
 
@@ -109,6 +124,7 @@ class HoneycombKey:
 
     def __init__(self, environ: dict[str, str] | os._Environ[str], dotenv: Path | None) -> None:
         self.problems: list[str] = []
+        self._lock = threading.Lock()
         self._files: list[tuple[Path, Callable[[Path], str | None]]] = []
         if path := environ.get("HONEYCOMB_API_KEY_FILE"):
             self._files.append((Path(path), lambda file: file.read_text(encoding="utf-8").rstrip("\r\n")))
@@ -123,6 +139,10 @@ class HoneycombKey:
 
     def __call__(self) -> str | None:
         """The key, or None while there is no usable one."""
+        with self._lock:  # so that a change is said once
+            return self._now()
+
+    def _now(self) -> str | None:
         if self._fixed or (stamps := [stamp(path) for path, _ in self._files]) == self._stamps:
             return self._key
         before, began, self._stamps = self._key, bool(self._stamps), stamps
@@ -198,9 +218,16 @@ def honeycomb(endpoint: str, key: HoneycombKey, service_name: str) -> Address:
     return address
 
 
-def viewer(endpoint: str) -> Address:
-    """The local viewer's address."""
-    return lambda batch: (f"{endpoint}/v1/{batch.outlet.signal}", plain_headers(batch))
+def viewer(endpoint: str, in_honeycomb: Callable[[], str | None]) -> Address:
+    """The local viewer's address; it is told where Honeycomb shows a trace, having no key to find that out."""
+
+    def address(batch: Batch) -> tuple[str, dict[str, str]]:
+        headers = plain_headers(batch)
+        if batch.outlet.signal == "traces" and (there := in_honeycomb()):
+            headers["x-honeycomb-trace-url"] = there
+        return f"{endpoint}/v1/{batch.outlet.signal}", headers
+
+    return address
 
 
 def standard_url(signal: str, environ: Mapping[str, str]) -> str | None:
@@ -265,19 +292,31 @@ class Routes:
             else:
                 self._add(shown(url), as_given, [signal])
         waiting: Delivery | None = None  # for a key
+        default = project()["tool"]["telemetry"]["honeycomb-api-endpoint"]
+        endpoint = (environ.get("HONEYCOMB_API_ENDPOINT") or default).rstrip("/")
+        key: HoneycombKey | None = None
         if keyed:
             key = HoneycombKey(environ, PROJECT / ".env" if debug else None)
-            default = project()["tool"]["telemetry"]["honeycomb-api-endpoint"]
-            endpoint = (environ.get("HONEYCOMB_API_ENDPOINT") or default).rstrip("/")
             if debug or key():
                 delivery = self._add(shown(endpoint), honeycomb(endpoint, key, service_name), keyed)
                 waiting = None if key() else delivery
             if key() is None:
                 problems += key.problems
-        if endpoint := environ.get("VIEWER_ENDPOINT", "").rstrip("/"):
-            name = shown(endpoint)
+        viewer_endpoint = environ.get("VIEWER_ENDPOINT", "").rstrip("/")
+        # In Docker, a browser has another address for it than the backend.
+        in_viewer = environ.get("VIEWER_TRACES") or f"{viewer_endpoint}/traces/"
+        links = TraceLinks(
+            key if key and debug and "traces" in keyed else lambda: None,
+            endpoint,
+            PAGES.get(endpoint) or PAGES.get(default, "https://ui.honeycomb.io"),
+            service_name,
+            in_viewer if viewer_endpoint else None,
+        )
+        self.links = links if debug else None
+        if viewer_endpoint:
+            name = shown(viewer_endpoint)
             others = [signal for signal in SIGNALS if name not in self._names(signal, waiting)]
-            self._add(name, viewer(endpoint), others)
+            self._add(name, viewer(viewer_endpoint, links.in_honeycomb), others)
         signals = [signal for signal in SIGNALS if "otlp" in exporters(signal)]
         goes_to = dict.fromkeys(name for signal in signals for name in self._names(signal, waiting))
         self.well = bool(goes_to or not signals) and not problems
@@ -312,6 +351,79 @@ def announce(routes: Routes) -> None:
     logger.log(logging.INFO if routes.well else logging.WARNING, routes.sentence)
 
 
+# Which traces to keep.
+
+
+class KeepOneIn(Sampler):
+    """Keeps one trace in `rate`, each of its spans with the rate, so that a receiver can count what is left out.
+
+    Where a trace begins, its id decides, so every service comes to the same answer; everywhere else the
+    parent's decision stands. The rate of who decided goes along in tracestate, as the threshold that
+    OpenTelemetry specifies, and is what counts: a service that keeps one in 10 gives the spans of a trace
+    that another kept as one in 2 the rate of 2, and of one that came without a rate, 1.
+    https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
+    https://docs.honeycomb.io/manage-data-volume/sample/sampled-data-in-honeycomb
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        kept = round((1 << RANDOM_BITS) / rate)  # of all that the random bits can be
+        self._threshold = (1 << RANDOM_BITS) - kept
+        digits = f"{self._threshold:0{RANDOM_BITS // 4}x}".rstrip("0") or "0"
+        self._state = TraceState([("ot", f"th:{digits}")]) if rate > 1 else None
+        self._none = SamplingResult(Decision.DROP)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Decide on a span, in a microsecond or two: this is called for every one."""
+        parent = trace.get_current_span(parent_context).get_span_context()
+        if not parent.is_valid:
+            if trace_id & ((1 << RANDOM_BITS) - 1) < self._threshold:
+                return self._none
+            state, rate = self._state, self.rate
+        elif not parent.trace_flags.sampled:
+            return SamplingResult(Decision.DROP, trace_state=parent.trace_state)
+        else:
+            state, rate = parent.trace_state, rate_in(parent.trace_state.get("ot"))
+        if rate > 1 or self.rate > 1:
+            attributes = {**(attributes or {}), "SampleRate": rate}
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
+
+    def get_description(self) -> str:
+        return f"KeepOneIn({self.rate})"
+
+
+@functools.lru_cache(maxsize=256)
+def rate_in(ot: str | None) -> int:
+    """How many traces one stands for, by the threshold `th` in OpenTelemetry's part of tracestate; 1 without one."""
+    found = re.search(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)", ot or "")
+    if found is None:
+        return 1
+    left_out = int(found[1].ljust(RANDOM_BITS // 4, "0"), 16)
+    rate = round((1 << RANDOM_BITS) / ((1 << RANDOM_BITS) - left_out))
+    return rate if rate in RATES else 1  # anyone can send one, and it multiplies what is counted
+
+
+def sampler() -> tuple[Sampler | None, str | None]:
+    """The sampler that SAMPLE_RATE asks for, or None where a standard one is chosen; and what is wrong, if anything."""
+    asked = os.environ.get("SAMPLE_RATE", "").strip()
+    if chosen := os.environ.get("OTEL_TRACES_SAMPLER"):
+        return None, f"SAMPLE_RATE has no effect: OTEL_TRACES_SAMPLER={chosen} wins" if asked else None
+    if not asked:
+        return KeepOneIn(1), None
+    if asked.isascii() and asked.isdecimal() and len(asked) <= 7 and int(asked) in RATES:
+        return KeepOneIn(int(asked)), None
+    return KeepOneIn(1), f"SAMPLE_RATE is {asked[:20]!r}; every trace is kept, as with 1. 10 keeps one trace in ten"
+
+
 # The three signals. Exporters leave their batches with an outlet and never wait for the network.
 
 
@@ -339,8 +451,8 @@ class LogExporter(OTLPLogExporter):
         return super().export(batch)
 
 
-def start_traces(about: Resource, deliveries: Sequence[Delivery]) -> TracerProvider:
-    provider = TracerProvider(resource=about, shutdown_on_exit=False)
+def start_traces(about: Resource, deliveries: Sequence[Delivery], keep: Sampler | None = None) -> TracerProvider:
+    provider = TracerProvider(keep, resource=about, shutdown_on_exit=False)
     asked = exporters("traces")
     if "otlp" in asked and deliveries:
         provider.add_span_processor(BatchSpanProcessor(SpanExporter(Outlet("traces", deliveries))))
@@ -476,6 +588,15 @@ def instrument(app: flask.Flask, service_name: str | None = None) -> None:
 # The beginning and the end.
 
 _stop: Callable[[bool], None] | None = None
+_links: TraceLinks | None = None  # in development
+
+
+def trace_url() -> str | None:
+    """Where a person can look at the current trace; None outside of development, and for one that is not kept."""
+    context = trace.get_current_span().get_span_context()
+    if _links is None or not context.trace_flags.sampled or not (begin := _links()):
+        return None
+    return begin + trace.format_trace_id(context.trace_id)
 
 
 def disabled() -> bool:
@@ -492,7 +613,7 @@ def announce_for_workers() -> None:
 
 def start(service_name: str | None, debug: bool) -> None:
     """Set up the three signals, once in a process; `shutdown` ends them."""
-    global _stop
+    global _stop, _links
     if _stop is not None:
         return
     # Stable attribute names (http.request.method, not http.method); read once, at the first instrumentation.
@@ -508,13 +629,16 @@ def start(service_name: str | None, debug: bool) -> None:
     if (protocol := os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf") != "http/protobuf":
         logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %s; this service sends http/protobuf all the same.", protocol)
 
-    for problem in unknown_exporters():
+    keep, wrong = sampler()
+    for problem in [*unknown_exporters(), *([f"{wrong}."] if wrong else [])]:
         logger.warning(problem)
     about = resource(service_name, debug)
     routes = Routes(str(about.attributes["service.name"]), debug)
     announce(routes)
+    if _links := routes.links:
+        _links()  # so that it is known when it is asked for
     to = routes.by_signal
-    ends = [start_traces(about, to["traces"]).shutdown, start_logs(about, to["logs"]).shutdown]
+    ends = [start_traces(about, to["traces"], keep).shutdown, start_logs(about, to["logs"]).shutdown]
     if meter_provider := start_metrics(about, to["metrics"]):
         ends.append(meter_provider.shutdown)
     handler = OverOTLP()
@@ -543,7 +667,7 @@ def shutdown(replaced: bool = False) -> None:
 
     With `replaced`, for a gunicorn worker whose successor waits for it to go, a child process does that.
     """
-    global _stop
-    stop, _stop = _stop, None
+    global _stop, _links
+    stop, _stop, _links = _stop, None, None
     if stop is not None:
         stop(replaced)

@@ -122,6 +122,7 @@ def tracing() -> None:
         if variable.startswith(("OTEL_", "HONEYCOMB_", "VIEWER_", "FLASK_", "TELEMETRY_")) or variable in {
             "PROFILES_URL",
             "CORS_ORIGINS",
+            "SAMPLE_RATE",
         }:
             del os.environ[variable]
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # the servers of tests are on this machine

@@ -45,7 +45,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(telemetry, "PROJECT", tmp_path)
     before = dict(os.environ)
     for variable in before:
-        if variable.startswith(("OTEL_", "HONEYCOMB_", "VIEWER_", "TELEMETRY_")):
+        if variable.startswith(("OTEL_", "HONEYCOMB_", "VIEWER_", "TELEMETRY_", "SAMPLE_RATE")):
             monkeypatch.delenv(variable)
     yield
     os.environ.clear()
@@ -748,6 +748,66 @@ def test_the_sampler_that_the_standard_variable_names_is_used(server: Server) ->
     run(ONE_REQUEST, OTEL_EXPORTER_OTLP_ENDPOINT=server.url, OTEL_TRACES_SAMPLER="always_off")
     assert sent(server, "/v1/traces") == []
     assert sent(server, "/v1/logs")
+
+
+REQUESTS = """
+    app = create_app()
+    client = app.test_client()
+    for number in range(200):
+        client.get("/api/activities/@andrew")
+        client.get("/api/health", headers={"traceparent": f"00-{number + 1:032x}-00f067aa0ba902b7-01"})
+    app.logger.warning("a line of its own")
+"""
+
+
+def test_one_trace_in_ten_is_kept_whole_with_its_rate_and_no_metric_or_log_is_left_out(server: Server) -> None:
+    numbered = """
+    from opentelemetry.sdk.trace import RandomIdGenerator
+    numbers = iter(range(200))
+    RandomIdGenerator.generate_trace_id = lambda self: (1 << 64) + next(numbers) * (1 << 56) // 200  # evenly spread
+    """
+    run(
+        numbered,
+        REQUESTS,
+        OTEL_EXPORTER_OTLP_ENDPOINT=server.url,
+        OTEL_METRICS_EXPORTER="otlp",
+        SAMPLE_RATE="10",
+    )
+    spans = [
+        span
+        for received in sent(server, "/v1/traces")
+        for group in ExportTraceServiceRequest.FromString(received.body).resource_spans
+        for scope in group.scope_spans
+        for span in scope.spans
+    ]
+    assert len({span.trace_id for span in spans}) == 20
+    assert len(spans) == 20 * 3
+    rates = [[a.value.int_value for a in span.attributes if a.key == "SampleRate"] for span in spans]
+    assert rates == [[10]] * len(spans)
+    (duration,) = (
+        metric
+        for received in sent(server, "/v1/metrics")
+        for group in ExportMetricsServiceRequest.FromString(received.body).resource_metrics
+        for scope in group.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "http.server.request.duration"
+    )
+    assert sum(point.count for point in duration.histogram.data_points) == 200
+    assert [record.body.string_value for record in logs_of(server)] == ["a line of its own"]
+
+
+def test_a_bad_rate_is_said_once_and_everything_is_kept(server: Server) -> None:
+    printed = run(ONE_REQUEST, OTEL_EXPORTER_OTLP_ENDPOINT=server.url, SAMPLE_RATE="a tenth")
+    assert printed.count("SAMPLE_RATE is 'a tenth'; every trace is kept") == 1
+    assert len(spans_of(server)) == 3 + 1
+
+
+def test_the_standard_sampler_wins_over_the_rate_and_this_is_said(server: Server) -> None:
+    printed = run(
+        ONE_REQUEST, OTEL_EXPORTER_OTLP_ENDPOINT=server.url, SAMPLE_RATE="1000000", OTEL_TRACES_SAMPLER="always_on"
+    )
+    assert "SAMPLE_RATE has no effect: OTEL_TRACES_SAMPLER=always_on wins." in printed
+    assert len(spans_of(server)) == 3 + 1
 
 
 def test_a_quoted_key_in_the_standard_headers_is_named_and_printed_by_nobody(server: Server) -> None:

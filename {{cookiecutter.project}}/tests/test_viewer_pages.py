@@ -349,6 +349,12 @@ def test_hostile_names_can_be_asked_about(client: FlaskClient, store: Store) -> 
     assert client.get("/traces?" + urlencode({"text": EVIL, "service": EVIL}), headers=HTML).status_code == 200
 
 
+def test_an_editor_may_show_a_forwarded_viewer_in_its_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIEWER_ALLOWED_HOSTS", "4318-me.example.com")
+    answer = create_app(Store()).test_client().get("/", headers=HTML)
+    assert answer.headers["Content-Security-Policy"].endswith("; frame-ancestors https: vscode-webview:")
+
+
 @pytest.mark.parametrize("path", [*PAGES, "/api/traces", "/nowhere", "/static/viewer.js"])
 def test_nothing_but_our_own_files_may_run(client: FlaskClient, store: Store, path: str) -> None:
     store.add_spans([span(1)])

@@ -30,7 +30,10 @@ def main() -> int:
     except ValueError as error:
         print(f"viewer: cannot open VIEWER_DB: {error}", file=sys.stderr)
         return 2
-    printer = Printer(store.trees)
+    # Nothing is left of 0.0.0.0 and ::, which are every address and no place to open.
+    shown = "localhost" if not host.strip("0.:") else f"[{host}]" if ":" in host else host
+    here = os.environ.get("VIEWER_TRACES") or f"http://{shown}:{port}/traces/"
+    printer = Printer(store.trees, page=lambda: store.in_honeycomb or here)
     app = create_app(store, received=printer.received)
     try:
         # The app answers 413 in OTLP's own form; waitress only bounds what it buffers before that.
@@ -43,8 +46,6 @@ def main() -> int:
         )
         return 1
 
-    # Nothing is left of 0.0.0.0 and ::, which are every address and no place to open.
-    shown = "localhost" if not host.strip("0.:") else f"[{host}]" if ":" in host else host
     print(f"viewer: waiting for traces, http://{shown}:{port}/", flush=True)
     printer.start()
     try:

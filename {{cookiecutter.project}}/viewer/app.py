@@ -32,7 +32,7 @@ M = TypeVar("M", bound=Message)
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    " form-action 'self'; base-uri 'none'; frame-ancestors {}"
 )
 
 
@@ -50,6 +50,8 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
     kept = Store() if store is None else store
     more_hosts = os.environ.get("VIEWER_ALLOWED_HOSTS", "").lower().split(",")
     allowed = ["localhost", "127.0.0.1", "viewer", *filter(None, map(str.strip, more_hosts))]
+    # Who names hosts opens a forwarded port, which editors in a browser show in a preview of theirs.
+    framed_by = "https: vscode-webview:" if any(more_hosts) else "'none'"
 
     @app.before_request
     def refuse_foreign_hosts() -> None:
@@ -77,7 +79,7 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
     @app.after_request
     def protect(response: Response) -> Response:
         """Let a page run and load nothing but our own files, whatever is in a span."""
-        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Content-Security-Policy"] = POLICY.format(framed_by)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "same-origin"
         return response
@@ -100,6 +102,7 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
         with received_as(ExportTraceServiceRequest()) as message:
             spans, refused = otlp.spans(message)
             kept.add_spans(spans)
+        kept.in_honeycomb = otlp.in_honeycomb(request)
         if received is not None:
             received({span["trace.trace_id"] for span in spans})
         answer = ExportTraceServiceResponse()

@@ -80,6 +80,8 @@ class Store:
     opened, with the reason.
     """
 
+    in_honeycomb = ""  # where Honeycomb shows the newest trace, but for its id
+
     def __init__(self, max_spans: int = 100_000, path: str = ":memory:") -> None:
         try:
             self._database = duckdb.connect(

@@ -121,7 +121,8 @@ class Printer:
 
     `find` returns those of some traces that are kept, by their ids. A trace is finished when nothing of it
     came for QUIET_SECONDS and its root and all parents are there, or else after GIVE_UP_SECONDS. Of more than
-    MOST_AT_ONCE, which nobody could read, the older ones are only counted, in `left_out`.
+    MOST_AT_ONCE, which nobody could read, the older ones are only counted, in `left_out`. `page` answers the
+    address of a trace's page but for its id, which then follows the tree.
     """
 
     def __init__(
@@ -129,10 +130,12 @@ class Printer:
         find: Callable[[Collection[str]], Mapping[str, Event]],
         out: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        page: Callable[[], str] = str,
     ) -> None:
         self._find = find
         self._out = out or sys.stdout
         self._clock = clock
+        self._page = page
         self.left_out = 0
         self._colour = wants_colour(self._out)
         self._lock = threading.Lock()
@@ -184,7 +187,10 @@ class Printer:
 
     def print(self, trace: Event) -> None:
         """Write a trace in one piece, in what the terminal's encoding can show."""
-        text = render(trace, self._colour) + "\n"
+        text = render(trace, self._colour)
+        if page := self._page():
+            text += f"{page}{trace['trace_id']}\n"
+        text += "\n"
         encoding = self._out.encoding or "utf-8"
         try:
             "├└│─✗…".encode(encoding)
