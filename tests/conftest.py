@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tomllib
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 from cookiecutter.main import cookiecutter
+
+# Where tests run in the background, interrupts are ignored, and the programs that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "{{cookiecutter.project}}"

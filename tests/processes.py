@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +51,6 @@ class Running:
             stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # As a terminal has it: where tests run in the background, interrupts are ignored, and that is inherited.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
     def output(self) -> str:
