@@ -56,7 +56,8 @@ def test_without_a_key_it_leads_to_the_viewer_and_nobody_is_asked(service: Honey
     assert service.asked == []
 
 
-def test_nobody_waits_for_honeycomb(service: Honeycomb) -> None:
+def keep_waiting(service: Honeycomb) -> tuple[threading.Event, threading.Event]:
+    """Let it answer only once the second event is set; the first says that it was asked."""
     asked, answer = threading.Event(), threading.Event()
 
     def hang(handler: BaseHTTPRequestHandler) -> bool:
@@ -65,6 +66,11 @@ def test_nobody_waits_for_honeycomb(service: Honeycomb) -> None:
         return False
 
     service.misbehave = hang
+    return asked, answer
+
+
+def test_nobody_waits_for_honeycomb(service: Honeycomb) -> None:
+    asked, answer = keep_waiting(service)
     found = Found(service, INGEST)
     assert found.links() == VIEWER
     assert asked.wait(10)
@@ -85,14 +91,7 @@ def test_a_new_key_is_asked_about_and_the_old_one_forgotten_at_once(service: Hon
 
 
 def test_an_answer_about_a_key_that_is_gone_counts_for_nothing(service: Honeycomb) -> None:
-    asked, answer = threading.Event(), threading.Event()
-
-    def hang(handler: BaseHTTPRequestHandler) -> bool:
-        asked.set()
-        answer.wait(30)
-        return False
-
-    service.misbehave = hang
+    asked, answer = keep_waiting(service)
     found = Found(service, INGEST)
     found.links()
     assert asked.wait(10)
