@@ -180,6 +180,7 @@ def test_in_development_every_error_leads_to_its_trace_in_the_viewer(server: Ser
         assert "trace_url" not in error(traceparent=f"00-{1:032x}-{1:016x}-00")  # of which nothing is kept
         """,
         FLASK_DEBUG="1",
+        TRUST_TRACEPARENT="true",
         VIEWER_ENDPOINT=server.url,
     )
     assert printed.count(f" {server.url}/traces/") == 3
