@@ -262,6 +262,11 @@ def shown(url: str) -> str:
     return parts[1] + parts[2] if parts else "an address that does not begin with http://"
 
 
+def viewer_endpoint() -> str | None:
+    """The local viewer's base address, if VIEWER_ENDPOINT names one."""
+    return os.environ.get("VIEWER_ENDPOINT", "").rstrip("/") or None
+
+
 def exporters(signal: str) -> set[str]:
     """What OTEL_TRACES_EXPORTER, OTEL_LOGS_EXPORTER or OTEL_METRICS_EXPORTER asks for: otlp, console or none."""
     asked = os.environ.get(f"OTEL_{signal.upper()}_EXPORTER") or SIGNALS[signal]
@@ -281,55 +286,59 @@ class Routes:
     """Which deliveries each signal goes to, and the sentence that tells a person so."""
 
     def __init__(self, service_name: str, debug: bool) -> None:
-        environ = os.environ
         self.by_signal: dict[str, list[Delivery]] = {signal: [] for signal in SIGNALS}
         self.deliveries: list[Delivery] = []
-        problems: list[str] = []
-        keyed: list[str] = []  # signals that the standard variables do not send anywhere
+        self._waiting: Delivery | None = None  # for a key
+        self._problems: list[str] = []
+        keyed = self._by_standard_variables()
+        links = self._by_key(keyed, service_name, debug)
+        self.links = links if debug else None
+        if endpoint := viewer_endpoint():
+            name = shown(endpoint)
+            others = [signal for signal in SIGNALS if name not in self._names(signal)]
+            self._add(name, viewer(endpoint, links.in_honeycomb), others)
+        self.well, self.sentence = self._in_words()
+
+    def _by_standard_variables(self) -> list[str]:
+        """Follow the standard variables. Returns the signals that they do not send anywhere."""
+        rest = []
         for signal in SIGNALS:
-            if (url := standard_url(signal, environ)) is None:
-                keyed.append(signal)
-            elif problem := problem_with_headers(signal, environ):
-                problems.append(problem)
+            if (url := standard_url(signal, os.environ)) is None:
+                rest.append(signal)
+            elif problem := problem_with_headers(signal, os.environ):
+                self._problems.append(problem)
             else:
                 self._add(shown(url), as_given, [signal])
-        waiting: Delivery | None = None  # for a key
+        return rest
+
+    def _by_key(self, signals: Sequence[str], service_name: str, debug: bool) -> TraceLinks:
+        """Send `signals` to Honeycomb with a key, in development with one that comes later too."""
         default = project()["tool"]["telemetry"]["honeycomb-api-endpoint"]
-        endpoint = (environ.get("HONEYCOMB_API_ENDPOINT") or default).rstrip("/")
-        key: HoneycombKey | None = None
-        if keyed:
-            key = HoneycombKey(environ, PROJECT / ".env" if debug else None)
-            if debug or key():
-                delivery = self._add(shown(endpoint), honeycomb(endpoint, key, service_name), keyed)
-                waiting = None if key() else delivery
-            if key() is None:
-                problems += key.problems
-        viewer_endpoint = environ.get("VIEWER_ENDPOINT", "").rstrip("/")
-        # In Docker, a browser has another address for it than the backend.
-        in_viewer = environ.get("VIEWER_TRACES") or f"{viewer_endpoint}/traces/"
-        links = TraceLinks(
-            key if key and debug and "traces" in keyed else lambda: None,
-            endpoint,
-            PAGES.get(endpoint) or PAGES.get(default, "https://ui.honeycomb.io"),
-            service_name,
-            in_viewer if viewer_endpoint else None,
-        )
-        self.links = links if debug else None
-        if viewer_endpoint:
-            name = shown(viewer_endpoint)
-            others = [signal for signal in SIGNALS if name not in self._names(signal, waiting)]
-            self._add(name, viewer(viewer_endpoint, links.in_honeycomb), others)
+        endpoint = (os.environ.get("HONEYCOMB_API_ENDPOINT") or default).rstrip("/")
+        key = HoneycombKey(os.environ, PROJECT / ".env" if debug else None) if signals else None
+        if key and (debug or key()):
+            delivery = self._add(shown(endpoint), honeycomb(endpoint, key, service_name), signals)
+            self._waiting = None if key() else delivery
+        if key and key() is None:
+            self._problems += key.problems
+        pages = PAGES.get(endpoint) or PAGES.get(default, "https://ui.honeycomb.io")
+        # In Docker, a browser has another address for the viewer than the backend.
+        in_viewer = viewer_endpoint() and (os.environ.get("VIEWER_TRACES") or f"{viewer_endpoint()}/traces/")
+        known = key if key and debug and "traces" in signals else lambda: None
+        return TraceLinks(known, endpoint, pages, service_name, in_viewer)
+
+    def _in_words(self) -> tuple[bool, str]:
+        """Whether all is well, and where telemetry goes."""
         signals = [signal for signal in SIGNALS if "otlp" in exporters(signal)]
-        goes_to = dict.fromkeys(name for signal in signals for name in self._names(signal, waiting))
-        self.well = bool(goes_to or not signals) and not problems
-        if goes_to:
+        if goes_to := dict.fromkeys(name for signal in signals for name in self._names(signal)):
             sentence = f"Telemetry goes to {' and '.join(goes_to)}"
         else:
             sentence = f"Telemetry goes nowhere{f'. {WHAT_TO_DO}' if signals else ', as OTEL_TRACES_EXPORTER asks'}"
-        self.sentence = ". ".join([*dict.fromkeys(problems), sentence]) + "."
+        well = bool(goes_to or not signals) and not self._problems
+        return well, ". ".join([*dict.fromkeys(self._problems), sentence]) + "."
 
-    def _names(self, signal: str, waiting: Delivery | None) -> list[str]:
-        return [delivery.name for delivery in self.by_signal[signal] if delivery is not waiting]
+    def _names(self, signal: str) -> list[str]:
+        return [delivery.name for delivery in self.by_signal[signal] if delivery is not self._waiting]
 
     def _add(self, name: str, address: Address, signals: Sequence[str]) -> Delivery | None:
         if not signals:
