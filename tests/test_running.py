@@ -203,3 +203,23 @@ def test_traffic_without_a_backend_says_what_to_do(installed_project: Path) -> N
     )
     assert done.returncode != 0
     assert f"Nothing answers at http://127.0.0.1:{port}/api/health. Start it first: make run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "dotenv", "said"),
+    [
+        (["make", "run"], "", "shell  4567"),
+        (["make", "run"], "WHO=file\nALSO=file\nPORT=4999\n", "shell file 4999"),
+        (["make", "run", "PORT=5001"], "PORT=4999\n", "shell  5001"),
+    ],
+)
+def test_the_shells_variables_win_over_those_of_dotenv(
+    installed_project: Path, tmp_path: Path, command: list[str], dotenv: str, said: str
+) -> None:
+    for name in ("Makefile", "bin", ".venv", "requirements-dev.txt"):
+        (tmp_path / name).symlink_to(installed_project / name)
+    (tmp_path / "Procfile").write_text('one: echo said $WHO "$ALSO" $PORT.\n')
+    (tmp_path / ".env").write_text(dotenv)
+    env = environment(WHO="shell")
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30)
+    assert f"said {said}." in ran.stdout
