@@ -15,7 +15,7 @@ endif
 PROJECT := {{cookiecutter.project}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo render install test lint bench lock clean
+.PHONY: help demo render install test lint docs bench lock clean
 
 help: ## List what there is to do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -39,8 +39,11 @@ lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and 
 	@cd '$(PROJECT)' && $(PROJECT_S_BIN)/mypy --cache-dir=../.mypy_cache
 	@$(BIN)/shellcheck .ci/run
 
-bench: $(INSTALLED) ## Measure, each figure against a baseline in the same run, and write it to bench/
-	@for each in bench/*.py; do $(BIN)/python "$$each"; done
+docs: $(INSTALLED) ## Build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+bench: $(INSTALLED) ## Measure, each figure against a baseline in the same run, and write bench/RESULTS.md
+	@$(BIN)/python bench $(ONLY)
 
 COMPILE := pip compile --quiet --upgrade --universal --generate-hashes pyproject.toml
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
@@ -53,7 +56,7 @@ lock: $(INSTALLED) ## Resolve the dependencies of both levels anew
 	@rm -rf .lock
 
 clean: ## Remove what can be made again
-	rm -rf .venv demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv demo site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements-dev.txt $(PROJECT)/requirements-dev.txt

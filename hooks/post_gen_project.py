@@ -32,7 +32,10 @@ def main() -> None:
         shutil.rmtree("viewer", ignore_errors=True)
         for test in Path("tests").glob("test_viewer*.py"):
             test.unlink()
-    # Hooks start inside the project; PWD is still where the person is.
+    # Hooks start inside the project; PWD is still where the person is. Where that is a project already, `cruft update`
+    # renders it into folders of its own, to compare.
+    if Path(os.environ.get("PWD", os.sep), ".cruft.json").exists():
+        return
     print(f"\ncd {quoted(seen_from(os.environ.get('PWD', os.sep), Path.cwd()))}")
     print("make run")
     print("curl http://127.0.0.1:4567/api/activities/home")

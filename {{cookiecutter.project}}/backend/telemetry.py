@@ -401,7 +401,8 @@ class KeepOneIn(Sampler):
                 return self._none
             state, rate = self._state, self.rate
         elif not parent.trace_flags.sampled:
-            return SamplingResult(Decision.DROP, trace_state=parent.trace_state)
+            state = parent.trace_state
+            return SamplingResult(Decision.DROP, trace_state=state) if state else self._none
         else:
             state = parent.trace_state
             rate = rate_in(state.get("ot")) if state else 1
