@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,9 +26,13 @@ MESSAGES = {
 
 @dataclass
 class Receiver:
-    """`behave` answers (status, headers) for each request, or None to hang; it may sleep."""
+    """`behave` answers (status, headers) for each request, or None to hang; it may sleep.
+
+    While `cut` answers true, connections break in the middle of a request's body.
+    """
 
     behave: Callable[[], tuple[int, dict[str, str]] | None] = lambda: (200, {})
+    cut: Callable[[], bool] = lambda: False
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     attempts: int = 0
     url: str = ""
@@ -71,14 +77,30 @@ def attributes(pairs: Any) -> dict[str, Any]:
 
 @contextmanager
 def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator[Receiver]:
-    """A receiver on `host`, at `port` or a free one."""
+    """A receiver on `host`, at `port` or a free one. At the end its connections end too, as if it were killed."""
     receiver = Receiver(**kwargs)
+    connections: set[socket.socket] = set()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            connections.add(self.connection)
+
+        def finish(self) -> None:
+            connections.discard(self.connection)
+            super().finish()
+
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            length = int(self.headers.get("Content-Length", 0))
+            if receiver.cut():
+                receiver.attempts += 1
+                self.rfile.read(length // 2)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                self.close_connection = True
+                return
+            body = self.rfile.read(length)
             receiver.attempts += 1
             answer = receiver.behave()
             if answer is None:
@@ -114,6 +136,9 @@ def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator
         receiver.closing.set()
         server.shutdown()
         server.server_close()
+        for connection in list(connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 15) -> Any:

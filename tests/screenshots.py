@@ -1,6 +1,8 @@
-"""Fills a viewer with traces and takes the pictures of its pages that the docs show.
+"""Takes the pictures that the docs show, of pages as they are; needs playwright and Chromium.
 
-python tests/screenshots.py        writes docs/images/viewer-*.png; needs playwright and Chromium
+python tests/screenshots.py viewer      docs/images/viewer-*.png: a viewer, filled with traces that are made up
+python tests/screenshots.py tutorial    docs/images/tutorial-*.png: a project that runs, used as the tutorial does
+python tests/screenshots.py             both
 """
 
 import contextlib
@@ -11,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -36,12 +39,16 @@ def chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextlib.contextmanager
 def viewer(project: Path, **settings: str) -> Iterator[str]:
     """Start the viewer of a project; its address. It prints to nowhere."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "VIEWER_PORT": str(port), "PYTHONDONTWRITEBYTECODE": "1", **settings}
     process = subprocess.Popen(
         [sys.executable, "-m", "viewer"], cwd=project, env=environment, stdout=subprocess.DEVNULL
@@ -239,14 +246,129 @@ def draw_box(page: Any, left: float, top: float, right: float, bottom: float) ->
     page.mouse.up()
 
 
+def share_above(page: Any, value: float) -> float:
+    """How much of the heatmap's height is above a value."""
+    edges = json.loads(page.locator("svg.heatmap").get_attribute("data-edges"))
+    return float(sum(edge >= value for edge in edges[:-1]) / (len(edges) - 1))
+
+
+def shoot(browser: Any, url: str, path: Path, width: int, height: int) -> Path:
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(url)
+    page.screenshot(path=str(path))
+    page.close()
+    return path
+
+
+def take_for_tutorial(browser: Any, address: str, folder: Path) -> list[Path]:
+    """The pictures of a project that has had traffic, with a trace of every kind in its viewer."""
+    traces = json.load(urllib.request.urlopen(f"{address}/api/traces?limit=1000", timeout=30))
+    home = next(trace for trace in traces if trace.get("route") == "/api/activities/home")
+    slow = max((one for one in traces if one.get("route") == "/api/examples/slow"), key=lambda one: one["duration_ms"])
+    spans = {
+        trace["trace_id"]: json.load(urllib.request.urlopen(f"{address}/api/traces/{trace['trace_id']}", timeout=30))
+        for trace in (home, slow)
+    }
+
+    def of_span(trace: dict[str, Any], name: str) -> str:
+        (span,) = [each for each in spans[trace["trace_id"]]["spans"] if each["name"] == name]
+        return f"{address}/traces/{trace['trace_id']}?span={span['trace.span_id']}"
+
+    picture = "tutorial-{}.png".format
+    written = [
+        shoot(browser, f"{address}/logs?severity=17", folder / picture("logs"), 1000, 300),
+        shoot(browser, of_span(home, "home-activities-mock-data"), folder / picture("trace"), 1200, 560),
+        shoot(browser, of_span(slow, "read-every-row"), folder / picture("slow"), 1200, 410),
+        shoot(browser, address, folder / picture("heatmap"), 1200, 984),
+    ]
+    page = browser.new_page(viewport={"width": 1200, "height": 628})
+    page.goto(address)
+    draw_box(page, 0.0, 0.0, 1.0, share_above(page, 180))
+    page.wait_for_url("**box=**")
+    page.locator("#comparison").wait_for()
+    page.locator(".chart").first.evaluate("chart => chart.scrollIntoView()")
+    written.append(folder / picture("box"))
+    page.screenshot(path=str(written[-1]))
+    page.close()
+    return written
+
+
+def take_after_mending(browser: Any, address: str, folder: Path) -> list[Path]:
+    """The heatmap of traffic before and after the slow route has become quicker."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(address)
+    path = folder / "tutorial-after.png"
+    page.locator(".chart").first.screenshot(path=str(path))
+    page.close()
+    return [path]
+
+
+@contextlib.contextmanager
+def service(project: Path, app: str, port: int, **settings: str) -> Iterator[None]:
+    """Run one of a project's services in development."""
+    command = [sys.executable, "-m", "flask", "--app", app, "run", "--debug", "--no-reload", f"--port={port}"]
+    env = {**os.environ, **settings}
+    process = subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
+                break
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{app} does not answer")
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def of_the_viewer(browser: Any) -> list[Path]:
+    with viewer(ROOT / "{{cookiecutter.project}}") as address:
+        fill(address)
+        return take(browser, address, IMAGES)
+
+
+def do_what_is_said_on(page: str, project: Path) -> None:
+    """Edit a project as a page of the tutorial says."""
+    from test_tutorial import EDIT, blocks, edit
+
+    for block in blocks(ROOT / "docs" / "tutorial" / page):
+        if EDIT.fullmatch(block.mark):
+            edit(project, block)
+
+
+def of_the_tutorial(browser: Any) -> list[Path]:
+    from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
+
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        project = Path(cookiecutter(str(ROOT), no_input=True, output_dir=folder))
+        address = stack.enter_context(viewer(project))
+        ports = [free_port(), free_port()]
+        stack.enter_context(service(project, "profiles.app", ports[1], VIEWER_ENDPOINT=address))
+        settings = {"VIEWER_ENDPOINT": address, "PROFILES_URL": f"http://127.0.0.1:{ports[1]}"}
+        traffic = [sys.executable, "bin/traffic", "--seconds", "15", "--url", f"http://127.0.0.1:{ports[0]}"]
+
+        with service(project, "backend.app", ports[0], **settings):
+            subprocess.run(traffic, cwd=project, check=True)
+        written = take_for_tutorial(browser, address, IMAGES)
+        do_what_is_said_on("08-find-what-is-slow.md", project)
+        with service(project, "backend.app", ports[0], **settings):
+            subprocess.run(traffic, cwd=project, check=True)
+        return written + take_after_mending(browser, address, IMAGES)
+
+
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
-    with viewer(ROOT / "{{cookiecutter.project}}") as address, sync_playwright() as playwright:
-        fill(address)
+    wanted = {"viewer": of_the_viewer, "tutorial": of_the_tutorial}
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGUMENTS)
-        for path in take(browser, address, IMAGES):
-            print(path.relative_to(ROOT), path.stat().st_size)
+        for name in sys.argv[1:] or wanted:
+            for path in wanted[name](browser):
+                print(path.relative_to(ROOT), path.stat().st_size)
         browser.close()
 
 

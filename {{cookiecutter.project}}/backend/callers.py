@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
-STRANGER: Final = contexts.create_key("stranger")  # the span of a caller whose trace is not continued
+STRANGER: Final = contexts.create_key("stranger")  # the ids of a caller whose trace is not continued
 UNDECIDED: Final = contexts.create_key("undecided")  # set where the caller's trace is continued, not its decision
 
 
@@ -57,13 +57,13 @@ class FromCallers(TextMapPropagator):
         caller = trace.get_current_span(found).get_span_context()
         if not caller.is_valid:
             return nothing  # baggage alone
-        if not callers.are_pages(flask.request.origin):
-            return contexts.set_value(STRANGER, caller, nothing)
         ids = SpanContext(caller.trace_id, caller.span_id, is_remote=True, trace_flags=caller.trace_flags)
+        if not callers.are_pages(flask.request.origin):
+            return contexts.set_value(STRANGER, ids, nothing)
         return contexts.set_value(UNDECIDED, True, trace.set_span_in_context(NonRecordingSpan(ids), nothing))
 
 
 def link_stranger(span: trace.Span) -> None:
     """Link a span to that of the caller whose trace it does not continue, if there is one."""
-    if isinstance(caller := contexts.get_value(STRANGER), SpanContext):
-        span.add_link(caller)
+    if isinstance(stranger := contexts.get_value(STRANGER), SpanContext):
+        span.add_link(stranger)

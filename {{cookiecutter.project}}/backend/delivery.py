@@ -31,6 +31,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 logger = logging.getLogger(__name__)
 
 CAPACITY: Final = 2048  # items (spans, log records) kept per destination, as in the SDK's own queue
+TOGETHER: Final = 512  # items in one request where more than one batch waits, as in the SDK's own batches
 FIRST_PAUSE: Final = 0.5  # seconds before the first retry; doubled each time
 LONGEST_PAUSE: Final = 5.0  # so that a new key or a collector that is back is noticed soon
 LONGEST_RETRY_AFTER: Final = 60.0
@@ -76,6 +77,21 @@ class Batch:
     body: bytes = dataclasses.field(repr=False)
     count: int
     timeout: float  # seconds for one attempt
+    parts: tuple[Batch, ...] = dataclasses.field(default=(), repr=False)  # the batches that were joined to this one
+
+    def goes_with(self, other: Batch) -> bool:
+        """Whether both can go in one request."""
+        alike = self.outlet is other.outlet and self.url == other.url and self.headers == other.headers
+        return alike and "content-encoding" not in map(str.lower, self.headers)
+
+    def joined(self, others: Sequence[Batch]) -> Batch:
+        """This one and `others` in one request: encoded messages, one after the other, are one with the items of all.
+
+        https://protobuf.dev/programming-guides/encoding/#last-one-wins
+        """
+        parts = (self, *others)
+        body, count = b"".join(each.body for each in parts), sum(each.count for each in parts)
+        return dataclasses.replace(self, body=body, count=count, parts=parts)
 
 
 Address = Callable[[Batch], tuple[str, dict[str, str]] | None]
@@ -90,14 +106,25 @@ def as_given(batch: Batch) -> tuple[str, dict[str, str]]:
 class Delivery:
     """Sends batches to one destination, in order, from one daemon thread that starts with the first batch.
 
-    `name` is what log lines call the destination. Safe to use from any thread and across `os.fork`: a child
-    starts empty, since what was waiting is its parent's to send.
+    `name` is what log lines call the destination. Batches that wait go together, up to `together` items in a request.
+    At the end, one that `insists` uses all of its time on a receiver in trouble, which may be well again before that;
+    another asks once. Safe to use from any thread and across `os.fork`: a child starts empty, since what was waiting
+    is its parent's to send.
     """
 
-    def __init__(self, name: str, address: Address, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        capacity: int = CAPACITY,
+        together: int = TOGETHER,
+        insists: bool = False,
+    ) -> None:
         self.name = name
         self.address = address
         self.capacity = capacity
+        self.together = together
+        self.insists = insists
         self._begin_anew()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._begin_anew)
@@ -160,7 +187,7 @@ class Delivery:
         while self._stop_at is None:
             with self._change:
                 self._change.wait_for(lambda: self._stop_at is not None or (self._waiting and not self._held_back))
-            if batch := self._take():
+            if self._stop_at is None and (batch := self._take()):
                 failure = self._attempt(batch, batch.timeout)
                 if failure is None:
                     pause = FIRST_PAUSE
@@ -170,11 +197,22 @@ class Delivery:
         self._send_rest()
 
     def _take(self) -> Batch | None:
+        """The oldest batch, and with it those that can go along: a slow receiver takes as long for one as for all."""
         with self._change:
             if not self._waiting or self._held_back:
                 return None
-            self._sending.append(self._waiting.popleft())
-            return self._sending[-1]
+            batch = self._waiting.popleft()
+            others, rest, count = [], collections.deque[Batch](), batch.count
+            for each in self._waiting:
+                if batch.goes_with(each) and count + each.count <= self.together:
+                    others.append(each)
+                    count += each.count
+                else:
+                    rest.append(each)
+            if others:
+                batch, self._waiting = batch.joined(others), rest
+            self._sending.append(batch)
+            return batch
 
     def _rest(self, seconds: float) -> None:
         with self._change:
@@ -245,7 +283,7 @@ class Delivery:
                 failure = None
             else:
                 if failure.retryable:
-                    self._waiting.appendleft(batch)
+                    self._waiting.extendleft(reversed(batch.parts or (batch,)))
                     self._make_room()
                 else:
                     self._lose(batch, failure)
@@ -303,12 +341,15 @@ class Delivery:
             logger.warning("Stopped before all telemetry had reached %s: %s; %s.", self.name, said, why)
 
     def _send_rest(self) -> None:
-        """Send what waits, each batch once, until the first that might be sent again but has no time for it."""
+        """Send what waits, until the first batch that might be sent again but has no time for it."""
         until = self._stop_at or 0.0
         while (left := until - time.monotonic()) > 0 and (batch := self._take()):
             failure = self._attempt(batch, min(batch.timeout, left))
             if failure is not None and failure.retryable:
-                return
+                pause = failure.pause or FIRST_PAUSE * random.uniform(0.8, 1)
+                if not self.insists or time.monotonic() + pause >= until:
+                    return
+                time.sleep(pause)
 
     def hold_back(self) -> None:
         """Begin no new sending: what comes from now on waits for `hand_out`."""

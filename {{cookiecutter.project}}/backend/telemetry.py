@@ -55,7 +55,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from backend.callers import UNDECIDED, Callers, FromCallers, link_stranger
-from backend.delivery import CAPACITY, Address, Batch, Delivery, Outlet, as_given, close_all, hand_over
+from backend.delivery import CAPACITY, TOGETHER, Address, Batch, Delivery, Outlet, as_given, close_all, hand_over
 from backend.span_encoder import encode
 from backend.trace_links import PAGES, TraceLinks
 
@@ -286,6 +286,7 @@ class Routes:
     """Which deliveries each signal goes to, and the sentence that tells a person so."""
 
     def __init__(self, service_name: str, debug: bool) -> None:
+        self._insists = not debug  # a person who ends a program waits for it
         self.by_signal: dict[str, list[Delivery]] = {signal: [] for signal in SIGNALS}
         self.deliveries: list[Delivery] = []
         self._waiting: Delivery | None = None  # for a key
@@ -345,12 +346,18 @@ class Routes:
             return None
         same = (each for each in self.deliveries if each.name == name and each.address is address)
         if (delivery := next(same, None)) is None:
-            capacity = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "")
-            delivery = Delivery(name, address, int(capacity) if capacity.isdecimal() else CAPACITY)
+            capacity = whole_number("OTEL_BSP_MAX_QUEUE_SIZE", CAPACITY)
+            together = whole_number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", TOGETHER)
+            delivery = Delivery(name, address, capacity, together, self._insists)
             self.deliveries.append(delivery)
         for signal in signals:
             self.by_signal[signal].append(delivery)
         return delivery
+
+
+def whole_number(variable: str, default: int) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else default
 
 
 def announce(routes: Routes) -> None:
@@ -639,8 +646,9 @@ def start(service_name: str | None, debug: bool) -> None:
     os.environ.setdefault("OTEL_BLRP_SCHEDULE_DELAY", "500")
     # Its warning about a header that it cannot read would print the header, with the key in it.
     logging.getLogger("opentelemetry.util.re").setLevel(logging.ERROR)
-    # Nor is the log for strangers to fill, with baggage that is none.
-    logging.getLogger("opentelemetry.baggage.propagation").setLevel(logging.ERROR)
+    # Nor is the log for strangers to fill, with a tracestate or baggage that is none.
+    for name in ("baggage.propagation", "trace.propagation.tracecontext", "trace.span"):
+        logging.getLogger(f"opentelemetry.{name}").setLevel(logging.ERROR)
     log_to_terminal()
     if (protocol := os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf") != "http/protobuf":
         logger.warning("OTEL_EXPORTER_OTLP_PROTOCOL is %s; this service sends http/protobuf all the same.", protocol)

@@ -40,10 +40,11 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def deliveries(server: Server, other_server: Server) -> Iterator[Callable[..., Delivery]]:
+    """They send every batch by itself, unless a test says otherwise."""
     made: list[Delivery] = []
 
     def make(address: Address, **options: Any) -> Delivery:
-        made.append(Delivery("the collector", address, **options))
+        made.append(Delivery("the collector", address, **{"together": 1, **options}))
         return made[-1]
 
     yield make
@@ -267,6 +268,63 @@ def test_retry_after_may_be_a_date() -> None:
 def test_a_date_out_of_all_bounds_in_retry_after_is_none(value: str) -> None:
     """An exception here would end the thread that delivers."""
     assert retry_after(value) is None
+
+
+# Together
+
+
+def hold_up(server: Server, outlet: Outlet, status: int = 200) -> threading.Event:
+    """Leave a batch that is under way until the event is set, and is answered with `status` then."""
+    go = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        go.wait(20)
+        server.answering(status)(handler)
+
+    server.answer = then(answer, server.answering(200))
+    leave(outlet, "first")
+    wait_until(lambda: server.received)
+    return go
+
+
+def test_what_waits_for_a_slow_collector_goes_together_up_to_a_bound(
+    server: Server, deliveries: Callable[..., Delivery]
+) -> None:
+    delivery = deliveries(to(server), together=4)
+    traces, logs = Outlet("traces", [delivery]), Outlet("logs", [delivery])
+    go = hold_up(server, traces)
+    for number, outlet in enumerate([traces, logs, traces, traces, logs]):
+        leave(outlet, f"<{number}>", count=2)
+    go.set()
+    wait_until(lambda: len(server.received) == 4)
+    assert bodies(server) == ["first", "<0><2>", "<1><4>", "<3>"]
+
+
+def test_batches_that_went_together_and_must_be_sent_again_are_lost_one_by_one(
+    server: Server, deliveries: Callable[..., Delivery]
+) -> None:
+    delivery = deliveries(to(server), capacity=4, together=10)
+    outlet = Outlet("traces", [delivery])
+    delivery.hold_back()
+    for number in range(4):
+        leave(outlet, f"<{number}>")
+    server.answer = then(server.answering(503, headers={"Retry-After": "30"}), server.answering(200))
+    delivery._held_back = False
+    leave(outlet, "<4>")
+    wait_until(lambda: server.received and not delivery._sending)
+    assert [batch.body for batch in delivery.hand_out(seconds=0)] == [b"<1>", b"<2>", b"<3>", b"<4>"]
+
+
+def test_compressed_batches_go_one_by_one(server: Server, deliveries: Callable[..., Delivery]) -> None:
+    delivery = deliveries(to(server), together=10)
+    outlet = Outlet("traces", [delivery])
+    go = hold_up(server, outlet)
+    headers = {"Content-Encoding": "gzip"}
+    for number in range(2):
+        delivery.put(Batch(outlet, "http://unused.invalid", headers, f"<{number}>".encode(), 1, 10))
+    go.set()
+    wait_until(lambda: len(server.received) == 3)
+    assert bodies(server) == ["first", "<0>", "<1>"]
 
 
 # Bounds and counts
@@ -537,6 +595,31 @@ def test_the_end_comes_at_once_when_the_collector_refuses(
     assert "2 log records lost; nothing accepts connections there" in lines(caplog)[-1]
 
 
+@pytest.mark.parametrize(("insists", "times"), [(True, 3), (False, 1)])
+def test_the_end_of_one_that_insists_asks_again_while_there_is_time(
+    server: Server, deliveries: Callable[..., Delivery], insists: bool, times: int
+) -> None:
+    server.answer = then(server.answering(503), server.answering(503), server.answering(200))
+    delivery = deliveries(to(server), insists=insists)
+    delivery.hold_back()
+    leave(Outlet("traces", [delivery]), "batch")
+    delivery.close(time.monotonic() + 20)
+    assert bodies(server) == ["batch"] * times
+
+
+def test_the_end_of_one_that_insists_does_not_wait_for_what_comes_too_late(
+    server: Server, deliveries: Callable[..., Delivery]
+) -> None:
+    server.answer = server.answering(503, headers={"Retry-After": "30"})
+    delivery = deliveries(to(server), insists=True)
+    delivery.hold_back()
+    leave(Outlet("traces", [delivery]), "batch")
+    began = time.monotonic()
+    delivery.close(began + 25)
+    assert time.monotonic() - began < 20
+    assert bodies(server) == ["batch"]
+
+
 def test_the_end_wakes_a_delivery_that_rests(server: Server, deliveries: Callable[..., Delivery]) -> None:
     server.answer = then(server.answering(503, headers={"Retry-After": "60"}), server.answering(200))
     delivery = deliveries(to(server))
@@ -691,7 +774,7 @@ def test_what_is_handed_over_is_sent_by_a_child_while_this_process_goes(server: 
             textwrap.dedent("""
             import sys, time
             from backend.delivery import Delivery, Outlet, hand_over
-            delivery = Delivery("the collector", lambda batch: (sys.argv[1], {}))
+            delivery = Delivery("the collector", lambda batch: (sys.argv[1], {}), together=1)
             outlet = Outlet("traces", [delivery])
             delivery.hold_back()
             for number in range(3):
