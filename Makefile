@@ -59,11 +59,14 @@ clean: ## Remove what can be made again
 	rm -rf .venv demo site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Python compiles what it imports, which leaves out much; unless it may write no bytecode.
+COMPILED := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+
 $(INSTALLED): requirements-dev.txt $(PROJECT)/requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'This needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.14' >&2; exit 1; }
 	@test -d $(@D) || $(PYTHON) -m venv $(@D)
-	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes \
+	@$(BIN)/python -m pip install --disable-pip-version-check $(COMPILED) --require-hashes \
 	  -r requirements-dev.txt -r '$(PROJECT)/requirements-dev.txt' || \
 	  { echo 'The packages could not be installed: pip says above what kept it. Is there a network?' >&2; exit 1; }
 	@touch $@

@@ -22,16 +22,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+PROJECT = ROOT / "{{cookiecutter.project}}"
 DEMO = ROOT / "demo"
 LOG = DEMO / "demo.log"
 PORTS = {"PORT": 4567, "PROFILES_PORT": 4568, "VIEWER_PORT": 4318}
 KEPT = {".venv", ".env"}  # what a new rendering leaves in demo/
-FIRST_REQUESTS = (
-    "/api/activities/home",
+FIRST_REQUEST = "/api/activities/home"
+MORE_REQUESTS = (
     "/api/activities/@andrew",
     "/api/examples/slow",
     "/api/activities/@nobody",
@@ -40,7 +43,7 @@ FIRST_REQUESTS = (
 
 
 def say(text: str = "", end: str = "\n") -> None:
-    print(text, end=end, flush=True)
+    print(text + end, end="", flush=True)  # in one piece, since two may speak at once
 
 
 def check_python() -> None:
@@ -75,9 +78,9 @@ def in_venv(folder: Path, program: str) -> str:
     return str(venv(folder) / ("Scripts" if os.name == "nt" else "bin") / program)
 
 
-def install(folder: Path, requirements: str) -> None:
+def install(folder: Path, requirements: Path) -> None:
     """Make a virtual environment and install into it what `requirements` locks, if that has not been done."""
-    wanted = (folder / requirements).read_text()
+    wanted = requirements.read_text()
     done = venv(folder) / "installed"
     if folder == DEMO and os.environ.get("INSTALLED_IN"):  # which has it all
         return
@@ -85,16 +88,17 @@ def install(folder: Path, requirements: str) -> None:
         return
     total = len(re.findall(r"^[a-z0-9_.-]+==", wanted, re.MULTILINE))
     where = os.path.relpath(venv(folder), ROOT.parent)
-    say(f"Installing up to {total} packages into {where}", end="")
+    say(f"Installing up to {total} packages into {where}")
     new = not venv(folder).exists()
     pip = [in_venv(folder, "python"), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
+    if not sys.dont_write_bytecode:
+        pip.append("--no-compile")  # Python compiles what it imports, which leaves out the type checker and more
     output = []
     try:
         if new:
             subprocess.run([sys.executable, "-m", "venv", venv(folder)], check=True, capture_output=True, text=True)
         with subprocess.Popen(
             [*pip, "--retries", "2", "--require-hashes", "-r", requirements],
-            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -114,6 +118,8 @@ def install(folder: Path, requirements: str) -> None:
     if failed:
         if new:
             shutil.rmtree(venv(folder), ignore_errors=True)
+            with suppress(OSError):  # demo/, when there is nothing else in it
+                folder.rmdir()
         text = "".join(output)
         if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|Temporary failure|ProxyError", text):
             sys.exit("The packages cannot be fetched: there is no connection to the package index. Nothing was kept.")
@@ -125,7 +131,7 @@ def install(folder: Path, requirements: str) -> None:
 def fingerprint() -> str:
     """What changes when the template does."""
     digest = hashlib.sha256()
-    files = [ROOT / "cookiecutter.json", *(ROOT / "hooks").rglob("*"), *(ROOT / "{{cookiecutter.project}}").rglob("*")]
+    files = [ROOT / "cookiecutter.json", *(ROOT / "hooks").rglob("*"), *PROJECT.rglob("*")]
     for path in sorted(files):
         if path.is_file() and "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
@@ -138,7 +144,7 @@ def render() -> None:
     now = fingerprint()
     if made_from.is_file() and made_from.read_text() == now:
         return
-    install(ROOT, "requirements.txt")
+    install(ROOT, ROOT / "requirements.txt")
     say("Rendering the project into demo/" + (" again: the template has changed" if made_from.exists() else ""))
     for path in DEMO.iterdir() if DEMO.is_dir() else ():
         if path.name not in KEPT:
@@ -217,7 +223,7 @@ def last_words() -> str:
 def first_trace(viewer: str) -> str | None:
     """The trace of the first request as a tree, once all of it has come."""
     for trace in reversed(json.loads(get(f"{viewer}/api/traces") or "[]")):
-        if trace.get("route") == FIRST_REQUESTS[0] and trace["complete"] and len(trace["services"]) > 1:
+        if trace.get("route") == FIRST_REQUEST and trace["complete"] and len(trace["services"]) > 1:
             return get(f"{viewer}/api/traces/{trace['trace_id']}", accept="text/plain")
     return None
 
@@ -228,8 +234,10 @@ def main() -> None:
         render()
         return
     ports = check_ports()
-    render()
-    install(DEMO, "requirements-dev.txt")
+    with ThreadPoolExecutor() as pool:  # what the project needs is known before it is there
+        installing = pool.submit(install, DEMO, PROJECT / "requirements-dev.txt")
+        render()
+        installing.result()
     backend, viewer = (f"http://127.0.0.1:{ports[name]}" for name in ("PORT", "VIEWER_PORT"))
     profiles = f"http://127.0.0.1:{ports['PROFILES_PORT']}"
 
@@ -242,12 +250,13 @@ def main() -> None:
     try:
         for base in (viewer, profiles, backend):
             wait_until(process, partial(get, f"{base}/api/health"), f"Starting {base}")
-        say("Sending a few requests\n")
-        for path in FIRST_REQUESTS:
-            get(backend + path)
-        say(f"The first trace: GET {FIRST_REQUESTS[0]}\n")
+        say("Sending a request, and a few more\n")
+        get(backend + FIRST_REQUEST)
+        say(f"The first trace: GET {FIRST_REQUEST}\n")
         say(str(wait_until(process, lambda: first_trace(viewer), "Waiting for the first trace")))
-        say(f"  Ask the backend    curl {backend}{FIRST_REQUESTS[0]}")
+        for path in MORE_REQUESTS:
+            get(backend + path)
+        say(f"  Ask the backend    curl {backend}{FIRST_REQUEST}")
         say(f"  See its traces     {viewer}/")
         say("  Send much more     make -C demo traffic")
         say("\nEach new trace is shown below. Ctrl-C ends it.\n")

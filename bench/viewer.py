@@ -1,18 +1,11 @@
-"""Measures the viewer: ingest, pages, queries and memory, beside plain Python lists in the same run.
+"""What the viewer takes: ingest, pages, questions and memory, beside plain Python lists."""
 
-    python bench/viewer.py [--spans 500000]        writes bench/viewer.md; Linux only
+from __future__ import annotations
 
-The viewer runs as `python -m viewer` does, on one core; this script uses the other.
-"""
-
-import argparse
-import collections
 import contextlib
 import json
 import os
-import platform
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,24 +13,24 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-ROOT = Path(__file__).resolve().parent.parent
-PROJECT = ROOT / "{{cookiecutter.project}}"
-sys.path.insert(0, str(PROJECT))
-sys.dont_write_bytecode = True
+import psutil
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from report import COLOURS, Ratio, plot, save, table
+from subjects import BENCH, project
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
-from viewer import otlp  # noqa: E402
-from viewer.questions import QUESTIONS  # noqa: E402
+from conftest import environment, free_ports  # isort: skip  # in tests/, which subjects adds to the path
+from processes import answers, running  # isort: skip
+from receiver import eventually  # isort: skip
 
-KEPT = 100_000
-BATCH = 500
-PER_TRACE = 5
-ROUNDS = 15
-ROUTES = ("/api/activities/home", "/api/activities/@<handle>", "/api/examples/slow", "/api/examples/failing")
+Figures = dict[str, Any]
+
+KEPT: Final = 100_000  # the viewer's own bound
+BATCH: Final = 500
+PER_TRACE: Final = 5
+ROUTES: Final = ("/api/activities/home", "/api/activities/@<handle>", "/api/examples/slow", "/api/examples/failing")
 
 
 def bodies(count: int, seed: int, start: float) -> Iterator[bytes]:
@@ -90,33 +83,22 @@ def bodies(count: int, seed: int, start: float) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[tuple[str, int]]:
-    """The viewer on one core: its address and process id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "viewer"],
-        cwd=PROJECT,
-        env={**os.environ, "VIEWER_PORT": str(port), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdout=subprocess.DEVNULL,
-    )
+def viewer_on_one_core() -> Iterator[tuple[str, psutil.Process]]:
+    """The viewer as `python -m viewer`, its address and its process; this process has the other cores."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "viewer"]
+    log = project().parent / "viewer.log"
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(process.pid, {cores[0]})
-    os.sched_setaffinity(0, set(cores[1:]) or {cores[0]})
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(100):
-            try:
-                get(f"{address}/api/health")
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield address, process.pid
-    finally:
-        process.terminate()
-        process.wait(10)
-        os.sched_setaffinity(0, set(cores))
+    with running(command, project(), log, VIEWER_PORT=str(port)) as process:
+        os.sched_setaffinity(process.process.pid, {cores[0]})
+        os.sched_setaffinity(0, set(cores[1:]) or {cores[0]})
+        try:
+            address = f"http://127.0.0.1:{port}"
+            if not eventually(lambda: answers(f"{address}/api/health"), 30):
+                raise RuntimeError(f"the viewer does not answer:\n{process.output()}")
+            yield address, psutil.Process(process.process.pid)
+        finally:
+            os.sched_setaffinity(0, set(cores))
 
 
 def get(url: str, body: bytes | None = None, content_type: str = "application/json") -> bytes:
@@ -126,132 +108,149 @@ def get(url: str, body: bytes | None = None, content_type: str = "application/js
         return bytes(answer.read())
 
 
-def megabytes(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def megabytes(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 1e6
 
 
-def cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
-def timed(do: Callable[[], object]) -> tuple[float, float]:
-    """The median and the slowest of ROUNDS, in milliseconds, after one that is not counted."""
+def timed(rounds: int, do: Callable[[], object]) -> list[float]:
+    """Milliseconds of each round, after one that does not count."""
     do()
     took = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.perf_counter()
         do()
         took.append((time.perf_counter() - began) * 1000)
-    return statistics.median(took), max(took)
+    return took
 
 
-def latency_by_lists(spans: collections.deque[dict[str, Any]]) -> list[tuple[float, float, str]]:
-    """The start page's P90 and MAX by route, as anyone would write it without a database."""
-    groups: dict[str, list[float]] = {}
-    for span in spans:
-        if "trace.parent_id" not in span:
-            groups.setdefault(span.get("http.route", ""), []).append(span["duration_ms"])
-    return sorted(
-        (
-            (statistics.quantiles(values, n=10, method="inclusive")[8], max(values), route)
-            for route, values in groups.items()
-        ),
-        reverse=True,
-    )
-
-
-def lists(count: int, start: float) -> list[str]:
-    """What the same costs with the events of the last KEPT spans in a list, and nothing sent over HTTP."""
-    before = megabytes(os.getpid())
-    kept: collections.deque[dict[str, Any]] = collections.deque(maxlen=KEPT)
-    spent = 0.0
-    for body in bodies(count, 99, start):
-        began = time.process_time()
-        message = ExportTraceServiceRequest()
-        message.ParseFromString(body)
-        kept.extend(otlp.spans(message)[0])
-        spent += time.process_time() - began
-    size = megabytes(os.getpid()) - before
-    median, slowest = timed(lambda: latency_by_lists(kept))
-    return [
-        f"| ingest, CPU time for each span | {spent / count * 1e6:.0f} µs |",
-        f"| P90 and MAX by route of {KEPT:,} spans | median {median:.0f} ms, slowest {slowest:.0f} ms |",
-        f"| memory for {KEPT:,} spans | {size:.0f} MB |",
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--spans", type=int, default=500_000, help="how many to send in all")
-    total = max(parser.parse_args().spans, 2 * KEPT)
+def measure(quick: bool) -> Figures:
+    total, kept, rounds = (4 * BATCH, BATCH, 1) if quick else (500_000, KEPT, 15)
     start = time.time() - 600
-    rows = []
-    with running() as (address, pid):
-        idle = megabytes(pid)
-        memory, rates = [], []
-        for seed in range(1, total // KEPT + 1):
-            ready = list(bodies(KEPT, seed, start))
-            began, spent = time.perf_counter(), cpu(pid)
-            for body in ready:
-                get(f"{address}/v1/traces", body, "application/x-protobuf")
-            rates.append((KEPT / (time.perf_counter() - began), (cpu(pid) - spent) / KEPT * 1e6))
-            memory.append(megabytes(pid))
-            print(f"{seed * KEPT:,} spans: {rates[-1][0]:,.0f} spans/s, {memory[-1]:.0f} MB", flush=True)
-        full = rates[1:]  # those that came when KEPT were there
-        rows.append(
-            f"| ingest over HTTP, one core, with {KEPT:,} kept | {min(r for r, _ in full):,.0f} spans/s or more |"
-        )
-        rows.append(f"| ingest, CPU time for each span | {statistics.median(c for _, c in full):.0f} µs |")
-        trace = json.loads(get(f"{address}/api/traces?limit=1"))[0]["trace_id"]
-        for name, path in (
-            ("start page: latency by route", "/"),
-            ("traces page", "/traces"),
-            ("traces page, searched for a text", "/traces?text=user-77"),
-            ("trace page", f"/traces/{trace}"),
-        ):
-            median, slowest = timed(lambda path=path: get(address + path))  # type: ignore[misc]
-            rows.append(f"| {name} | median {median:.0f} ms, slowest {slowest:.0f} ms |")
-        for question in QUESTIONS:
-            body = json.dumps({**question.query, "start_time": int(start), "time_range": 1200}).encode()
-            median, slowest = timed(lambda body=body: get(f"{address}/api/query", body))  # type: ignore[misc]
-            rows.append(f"| query: {question.name} | median {median:.0f} ms, slowest {slowest:.0f} ms |")
-        every = {"calculations": [{"op": "P99", "column": "duration_ms"}], "breakdowns": ["app.user"]}
-        body = json.dumps({**every, "start_time": int(start), "time_range": 1200}).encode()
-        median, slowest = timed(lambda: get(f"{address}/api/query", body))
-        rows.append(f"| query: P99 of all spans by 1,000 users | median {median:.0f} ms, slowest {slowest:.0f} ms |")
-        box = urllib.parse.urlencode(
-            {"query": json.dumps(QUESTIONS[0].query), "box": f"{start},{start + 600},100,100000,duration_ms"}
-        )
-        median, slowest = timed(lambda: get(f"{address}/query?{box}"))
-        rows.append(f"| page of what sets a box apart | median {median:.0f} ms, slowest {slowest:.0f} ms |")
-        rows.append(f"| memory when idle | {idle:.0f} MB |")
-        for number, size in enumerate(memory, 1):
-            rows.append(f"| memory after {number * KEPT:,} spans | {size:.0f} MB |")
-    text = "\n".join(
+    rates, spent, memory, asked = [], [], [], {}
+    with viewer_on_one_core() as (address, process):
+        idle = megabytes(process)
+        for seed in range(1, total // kept + 1):
+            ready = list(bodies(kept, seed, start))
+            began, before = time.perf_counter(), cpu(process)
+            for each in ready:
+                get(f"{address}/v1/traces", each, "application/x-protobuf")
+            rates.append(kept / (time.perf_counter() - began))
+            spent.append((cpu(process) - before) / kept * 1e6)
+            memory.append(megabytes(process))
+            print(f"{seed * kept:,} spans: {rates[-1]:,.0f} in a second", file=sys.stderr, flush=True)
+        for name, path, body in questions(address, start):
+            asked[name] = timed(rounds, lambda path=path, body=body: get(address + path, body))  # type: ignore[misc]
+    return {
+        "sent": total,
+        "kept": min(total, KEPT),
+        "step": kept,
+        "rates": rates,
+        "cpu": spent,
+        "idle": idle,
+        "memory": memory,
+        "asked": asked,
+        "lists": lists(2 * kept, start, rounds),
+    }
+
+
+START_PAGE: Final = "start page: latency by route"
+
+
+def questions(address: str, start: float) -> Iterator[tuple[str, str, bytes | None]]:
+    """What is asked of the viewer: its name, its path, and its body if it has one."""
+    trace = json.loads(get(f"{address}/api/traces?limit=1"))[0]["trace_id"]
+    yield START_PAGE, "/", None
+    yield "traces page", "/traces", None
+    yield "traces page, searched for a text", "/traces?text=user-77", None
+    yield "trace page", f"/traces/{trace}", None
+    span_of_time = {"start_time": int(start), "time_range": 1200}
+    offered = json.loads((project() / "queries.json").read_text(encoding="utf-8"))
+    for one in offered:
+        yield f"query: {one['name']}", "/api/query", json.dumps({**one["query"], **span_of_time}).encode()
+    by_user = {"calculations": [{"op": "P99", "column": "duration_ms"}], "breakdowns": ["app.user"], **span_of_time}
+    yield "query: P99 of all spans by 1,000 users", "/api/query", json.dumps(by_user).encode()
+    box = f"{start},{start + 600},100,100000,duration_ms"
+    path = "/query?" + urllib.parse.urlencode({"query": json.dumps(offered[0]["query"]), "box": box})
+    yield "page of what sets a box apart", path, None
+
+
+def lists(count: int, start: float, rounds: int) -> Figures:
+    """What the same costs with the events of the last KEPT spans in a list."""
+    done = subprocess.run(
+        [sys.executable, "-B", str(BENCH / "apps" / "lists.py"), str(KEPT), str(rounds)],
+        env=environment(PYTHONPATH=str(project())),
+        input=b"".join(f"{len(body)}\n".encode() + body for body in bodies(count, 99, start)),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
+def report(figures: Figures, plots: Path) -> str:
+    plain, rates = figures["lists"], figures["rates"][1:]  # those that came when it was full
+    ratios = {
+        "CPU to take in a span, µs": (figures["cpu"][1:], [plain["cpu"]]),
+        "P90 and MAX by route, ms (the viewer: the whole page)": (figures["asked"][START_PAGE], plain["query"]),
+        "memory for what is kept, MB": ([figures["memory"][-1] - figures["idle"]], [plain["memory"]]),
+    }
+    beside = [(what, mine, theirs, Ratio.of_medians(mine, theirs)) for what, (mine, theirs) in ratios.items()]
+    draw(figures, plots / "viewer.svg")
+    lines = [
+        "## The viewer",
+        "",
+        f"{figures['sent']:,} spans of about 25 fields, {PER_TRACE} in a trace, sent in requests of {BATCH} to the"
+        f" viewer on one core; it keeps {figures['kept']:,}, and takes {min(rates):,.0f} spans in a second or more."
+        " The baseline: the same events in a Python list, in one process, with neither HTTP nor pages.",
+        "",
+        table(
+            ["", "the viewer", "lists", "the viewer / lists", ""],
+            [
+                [
+                    what,
+                    f"{statistics.median(mine):.0f}",
+                    f"{statistics.median(theirs):.0f}",
+                    str(ratio),
+                    ratio.verdict(),
+                ]
+                for what, mine, theirs, ratio in beside
+            ],
+        ),
+    ]
+    if any(ratio.verdict() == "worse" for *_, ratio in beside):
+        lines += ["What is worse buys pages, any of Honeycomb's questions of any field, and spans over HTTP.", ""]
+    return "\n".join(
         [
-            "# The viewer",
+            *lines,
+            table(
+                ["asked of it when it is full", "ms: median (least to most)"],
+                [
+                    [name, f"{statistics.median(took):.0f} ({min(took):.0f} to {max(took):.0f})"]
+                    for name, took in figures["asked"].items()
+                ],
+            ),
+            f"Its memory is {figures['idle']:.0f} MB when it is idle, {figures['memory'][0]:.0f} MB after"
+            f" {figures['step']:,} spans and {figures['memory'][-1]:.0f} MB after {figures['sent']:,}:",
             "",
-            f"Written by `python bench/viewer.py`: {KEPT:,} spans kept, {total:,} sent in requests of {BATCH}, on one"
-            f" core of a machine with {os.cpu_count()}; Python {platform.python_version()}, DuckDB {version('duckdb')}."
-            f" A trace has {PER_TRACE} spans, a span about 25 fields.",
-            "",
-            "| viewer | |",
-            "|---|---|",
-            *rows,
-            "",
-            "The baseline, in the same run: the same events in a Python list, in one process, without HTTP or pages.",
-            "",
-            "| plain lists | |",
-            "|---|---|",
-            *lists(2 * KEPT, start),
-            "",
+            "![Memory of the viewer against the spans that it was sent](plots/viewer.svg)",
         ]
     )
-    (ROOT / "bench" / "viewer.md").write_text(text)
-    print(text)
 
 
-if __name__ == "__main__":
-    main()
+def draw(figures: Figures, path: Path) -> None:
+    figure, (axes,) = plot(height=2.6)
+    sent = [number * figures["step"] for number in range(len(figures["memory"]) + 1)]
+    memory = [figures["idle"], *figures["memory"]]
+    axes.plot(sent, memory, marker="o", color=COLOURS["ours"])
+    axes.axvline(figures["kept"], color="#888888", linewidth=0.8, linestyle=":")
+    axes.annotate(" full from here on", (figures["kept"], 0), (2, 4), textcoords="offset points", fontsize=8)
+    axes.set_ylim(bottom=0, top=max(memory) * 1.15)
+    axes.set_xlim(left=0)
+    axes.set_xticks(sent, [f"{number:,}" for number in sent])
+    axes.set_title("The viewer's memory, MB, by spans that it was sent")
+    save(figure, path)

@@ -95,8 +95,8 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
         output = program.output()
         steps = [
             "Installing up to ",
-            "Rendering the project into demo/",
             "demo/.venv",
+            "Rendering the project into demo/",
             "Starting backend, profiles and viewer",
             "The first trace: GET /api/activities/home",
             "GET /api/activities/home  200  backend-flask",

@@ -346,8 +346,8 @@ class Routes:
             return None
         same = (each for each in self.deliveries if each.name == name and each.address is address)
         if (delivery := next(same, None)) is None:
-            capacity = whole_number("OTEL_BSP_MAX_QUEUE_SIZE", CAPACITY)
-            together = whole_number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", TOGETHER)
+            capacity = whole_number(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE"), CAPACITY)
+            together = whole_number(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"), TOGETHER)
             delivery = Delivery(name, address, capacity, together, self._insists)
             self.deliveries.append(delivery)
         for signal in signals:
@@ -355,9 +355,8 @@ class Routes:
         return delivery
 
 
-def whole_number(variable: str, default: int) -> int:
-    value = os.environ.get(variable, "")
-    return int(value) if value.isdecimal() else default
+def whole_number(text: str | None, default: int) -> int:
+    return int(text) if text and text.isdecimal() else default
 
 
 def announce(routes: Routes) -> None:
