@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -177,6 +178,7 @@ def rounded(value: Any) -> Any:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or what is running would be left behind
     parser = argparse.ArgumentParser("python bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them without any")
     parser.add_argument("--report", action="store_true", help="measure nothing")

@@ -47,6 +47,7 @@ class Traffic:
         self.answers: list[Answer] = []
         self.rate, self.count = rate, max(1, round(rate * seconds))
         self.began = math.inf
+        self.ended = math.inf  # in seconds after it began; who asks later asks a server that is stopping
         self._address = urlsplit(base).netloc
         self._names_traces = subject is not OURS  # which lets no caller do that, and answers with their ids
         self._numbers = itertools.count()
@@ -92,8 +93,15 @@ class Traffic:
             trace_id = told.split("-")[1]
         return ("answered" if answer.status == 200 else "failed"), trace_id
 
+    def end(self) -> None:
+        """The server has been told to stop."""
+        self.ended = time.monotonic() - self.began
+
     def outcomes(self) -> Counter[str]:
-        return Counter(answer.outcome for answer in list(self.answers))
+        """How many were answered, and how many failed of those who asked in time."""
+        return Counter(
+            each.outcome for each in list(self.answers) if each.outcome == "answered" or each.due < self.ended
+        )
 
     def answered(self) -> list[str]:
         """The traces of what was answered."""

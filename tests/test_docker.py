@@ -669,9 +669,10 @@ def test_production_stops_in_time_when_what_it_sends_to_hangs_or_is_gone(
         with on_one_host(**settings) as stack:
             for _ in range(20):
                 assert stack.get().ok
-            assert stop(stack, "backend") < 5
+            # Before Docker kills it, after 15 s. Telemetry takes 3, and docker itself a few where much else runs.
+            assert stop(stack, "backend") < 12
             collector.close()
-            assert stop(stack, "profiles") < 5
+            assert stop(stack, "profiles") < 12
             logs = stack.compose("logs", "--no-color")
             assert re.search(
                 "backend-1 .* Stopped before all telemetry had reached .* (lost|sent without an answer); ", logs

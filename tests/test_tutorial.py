@@ -34,6 +34,7 @@ import subprocess
 import sys
 import termios
 import threading
+import tomllib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -390,7 +391,7 @@ def test_a_dozen_lines_trace_a_call_into_another_process(reader: Reader) -> None
     assert not (reader.project / "plain.py").exists()
 
 
-def test_every_step_that_the_tutorial_finds_in_the_project_is_there(default_project: Path) -> None:
+def test_every_package_and_every_step_that_the_tutorial_names_is_in_the_project(default_project: Path) -> None:
     code = ast.parse((default_project / "backend" / "telemetry.py").read_text(encoding="utf-8")).body
     defined = {each.name for each in code if isinstance(each, ast.FunctionDef | ast.ClassDef)}
     imported = {name.name for each in code if isinstance(each, ast.ImportFrom) for name in each.names}
@@ -399,6 +400,9 @@ def test_every_step_that_the_tutorial_finds_in_the_project_is_there(default_proj
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[3])}
     assert len(named) > 10
     assert named <= defined | imported
+    wanted = tomllib.loads((default_project / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    packages = re.findall(r"^\| `(opentelemetry-[\w-]+)` \|", text, re.MULTILINE)
+    assert sorted(packages) == sorted(each.partition("==")[0] for each in wanted if each.startswith("opentelemetry-"))
 
 
 def test_a_span_of_one_s_own_arrives_where_it_belongs(reader: Reader) -> None:
