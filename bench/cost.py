@@ -354,7 +354,8 @@ def about_profile(found: Figures, plots: Path) -> list[str]:
         "### Where the time goes",
         "",
         "The home feed's CPU, by whose work it is: stacks of the main thread, sampled up to two thousand times in a"
-        " second; a function of the standard library counts for whoever called it. Spans are exported in the main"
+        " second; a function of the standard library counts for whoever called it, and one of Flask that"
+        " instrumentation calls for Flask. Spans are exported in the main"
         " thread, a hundred requests at a time, so that this can be seen too; sampling itself costs some per cent.",
         "",
         table(

@@ -41,7 +41,8 @@ def beside_the_plain_way(row: Row) -> tuple[list[str], list[str]]:
     silent = f"{ours['silent']:,} spans lost without a word, not {plain['silent']:,}"
     note(ours["silent"], plain["silent"], 0, silent)
     failed = f"{ours['failed']:,} requests failed, not {plain['failed']:,}"
-    note(ours["failed"], plain["failed"], SAME_SHARE * ours["asked"], failed)
+    chance = max(cell["failed"] for cell in (plain, row.get("untraced", plain))) ** 0.5
+    note(ours["failed"], plain["failed"], max(SAME_SHARE * ours["asked"], chance), failed)
     mine, theirs = ours["slowest_ms"] / 1000, plain["slowest_ms"] / 1000
     waited = f"the slowest request took {in_words(mine)}, not {in_words(theirs)}"
     note(mine, theirs, SAME_WAIT + min(mine, theirs) / 2, waited)
@@ -57,6 +58,8 @@ def in_words(value: float) -> str:
 def verdict(row: Row) -> str:
     worse, better = beside_the_plain_way(row)
     if worse:
+        if row["ours"]["duplicates"] > row["plain"]["duplicates"]:
+            better = [*better, "nobody knows whether a request without an answer has arrived, so it is sent again"]
         return f"**worse**: {'; '.join(worse)}. What that buys: {'; '.join(better) or 'nothing'}"
     return f"better: {'; '.join(better)}" if better else "as good"
 
@@ -261,8 +264,9 @@ its spans has arrived. What a request took counts from when it was due. Three fi
 application's, the plain way's and this template's; two are the latter two's.""",
         f"""\
 Beside the plain way, this template is **{in_one_line(all_rows(figures))}**. Called as good are differences of up to
-{percent(SAME_SHARE)} of the traces or requests, and up to half of the time, and {SAME_STOP} s, until it has stopped, or
-{SAME_WAIT} s for the slowest request. A span that arrives twice, or is lost without a word, counts by itself.""",
+{percent(SAME_SHARE)} of the traces or requests, or of requests that fail the square root of how many do, which is what
+chance does; and up to half of the time, and {SAME_STOP} s, until it has stopped, or {SAME_WAIT} s for the slowest
+request. A span that arrives twice, or is lost without a word, counts by itself.""",
         "\n".join(worse),
         losses(all_rows(figures)),
         "### With a healthy collector",

@@ -20,9 +20,10 @@ ORIGIN = re.compile(r"\*|https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?")
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Make the application.
 
-    `config` goes over what the environment says: PROFILES_URL (base address of the profiles service; left out,
-    profiles are looked up in this process), CORS_ORIGINS (comma-separated) and TRUST_TRACEPARENT (true or false).
-    A bad value is a ValueError.
+    `config` goes over what the environment says; a bad value is a ValueError:
+    PROFILES_URL, the base address of the profiles service; left out, profiles are looked up in this process;
+    CORS_ORIGINS, whose pages may call, comma-separated;
+    TRUST_TRACEPARENT, whether callers decide on traces, true or false.
     """
     app = Flask(__name__)
     app.config.from_mapping(
