@@ -672,5 +672,5 @@ def draw(ways: list[Figures], path: Path) -> None:
     axes.set_xlabel("seconds")
     handles, names = axes.get_legend_handles_labels()
     in_order = sorted(zip(names, handles, strict=True), key=lambda each: list(COLOURS).index(each[0]))
-    axes.legend([handle for _, handle in in_order], [name for name, _ in in_order], fontsize=8, loc="lower right")
+    axes.legend([handle for _, handle in in_order], [name for name, _ in in_order], fontsize=8, loc="upper right")
     save(figure, path)
