@@ -1,0 +1,1 @@
+"""OpenTelemetry for Flask, with the parts that production needs."""

@@ -1,0 +1,1 @@
+"""The fixture `spans`: what the code under test has traced."""
