@@ -21,7 +21,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -32,7 +32,8 @@ PROJECT = ROOT / "{{cookiecutter.project}}"
 DEMO = ROOT / "demo"
 LOG = DEMO / "demo.log"
 PORTS = {"PORT": 4567, "PROFILES_PORT": 4568, "VIEWER_PORT": 4318}
-KEPT = {".venv", ".env"}  # what a new rendering leaves in demo/
+# What running the demo leaves in demo/, beside what was rendered.
+MADE = {".venv", ".env", ".template", "demo.log", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 FIRST_REQUEST = "/api/activities/home"
 MORE_REQUESTS = (
     "/api/activities/@andrew",
@@ -82,76 +83,86 @@ def install(folder: Path, requirements: Path) -> None:
     """Make a virtual environment and install into it what `requirements` locks, if that has not been done."""
     wanted = requirements.read_text()
     done = venv(folder) / "installed"
-    if folder == DEMO and os.environ.get("INSTALLED_IN"):  # which has it all
+    if folder == DEMO and os.environ.get("INSTALLED_IN"):  # everything is in the image
         return
     if done.is_file() and done.read_text() in ("", wanted):
         return
     total = len(re.findall(r"^[a-z0-9_.-]+==", wanted, re.MULTILINE))
-    where = os.path.relpath(venv(folder), ROOT.parent)
-    say(f"Installing up to {total} packages into {where}")
-    new = not venv(folder).exists()
-    pip = [in_venv(folder, "python"), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
-    if not sys.dont_write_bytecode:
-        pip.append("--no-compile")  # Python compiles what it imports, which leaves out the type checker and more
-    output = []
+    say(f"Installing up to {total} packages into {os.path.relpath(venv(folder), ROOT.parent)}")
+    python, new = in_venv(folder, "python"), not venv(folder).exists()
+    if uv := shutil.which("uv"):
+        make_venv = [uv, "venv", "--quiet", "--python", sys.executable, str(venv(folder))]
+        installer = [uv, "pip", "install", "--quiet", "--python", python]
+    else:
+        make_venv = [sys.executable, "-m", "venv", str(venv(folder))]
+        installer = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2"]
+        if not sys.dont_write_bytecode:
+            installer.append("--no-compile")  # Python compiles what it imports, and much is never imported
     try:
         if new:
-            subprocess.run([sys.executable, "-m", "venv", venv(folder)], check=True, capture_output=True, text=True)
-        with subprocess.Popen(
-            [*pip, "--retries", "2", "--require-hashes", "-r", requirements],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            for line in process.stdout or ():
-                output.append(line)
-                if line.startswith(("Collecting", "Processing")):
-                    say(".", end="")
-        failed = process.returncode != 0
-    except subprocess.CalledProcessError as error:
-        output, failed = [error.stdout + error.stderr], True
-    except BaseException:
-        if new:
-            shutil.rmtree(venv(folder), ignore_errors=True)
-        raise
-    say()
-    if failed:
+            run(make_venv)
+        run([*installer, "--require-hashes", "-r", str(requirements)])
+    except BaseException as error:
         if new:
             shutil.rmtree(venv(folder), ignore_errors=True)
             with suppress(OSError):  # demo/, when there is nothing else in it
                 folder.rmdir()
-        text = "".join(output)
-        if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|Temporary failure|ProxyError", text):
-            sys.exit("The packages cannot be fetched: there is no connection to the package index. Nothing was kept.")
-        reasons = [line for line in text.splitlines() if line.startswith(("ERROR", "Error"))] or text.splitlines()
-        sys.exit(f"The packages cannot be installed: {reasons[0] if reasons else 'pip says nothing'}")
+        if isinstance(error, subprocess.CalledProcessError):
+            sys.exit(why_not_installed(error.stdout))
+        raise
     done.write_text(wanted)
 
 
-def fingerprint() -> str:
-    """What changes when the template does."""
-    digest = hashlib.sha256()
-    files = [ROOT / "cookiecutter.json", *(ROOT / "hooks").rglob("*"), *PROJECT.rglob("*")]
-    for path in sorted(files):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+def run(command: list[str]) -> None:
+    """Run quietly; raises CalledProcessError with all output as `stdout`."""
+    environment = {**os.environ, "PIP_USER": "0"}  # pip refuses --user in a virtual environment
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def why_not_installed(output: str) -> str:
+    """One sentence, of what pip or uv printed."""
+    if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|error sending request", output):
+        return "The packages cannot be fetched: there is no connection to the package index. Nothing was installed."
+    lines = output.splitlines()
+    reason = next((line for line in lines if line.lower().startswith("error")), "the installer gives no reason")
+    return f"The packages cannot be installed: {reason}"
+
+
+def digests(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
+    """The SHA-256 of each file, by its path from `folder`."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(paths)
+        if path.is_file() and MADE.isdisjoint(path.relative_to(folder).parts)
+    }
+
+
+def template() -> dict[str, str]:
+    """Changes when the template does."""
+    return digests(ROOT, [ROOT / "cookiecutter.json", *(ROOT / "hooks").rglob("*"), *PROJECT.rglob("*")])
 
 
 def render() -> None:
-    """Render the default project into demo/, unless that is there and of this template."""
-    made_from = DEMO / ".template"
-    now = fingerprint()
-    if made_from.is_file() and made_from.read_text() == now:
+    """Render the default project into demo/, unless it is there and up to date, or has somebody's changes."""
+    record = DEMO / ".template"
+    before: dict[str, dict[str, str]] = {"template": {}, "demo": {}}
+    with suppress(OSError, ValueError):
+        before |= json.loads(record.read_text())
+    now = template()
+    if before["template"] == now:
+        return
+    found = digests(DEMO, DEMO.rglob("*"))
+    if changed := sorted(name for name, _ in found.items() ^ before["demo"].items()):
+        names = ", ".join(dict.fromkeys(changed[:3])) + (", ..." if len(changed) > 3 else "")
+        say(f"demo/ has changes ({names}), so it stays as it is. To render it again, move it away.")
         return
     install(ROOT, ROOT / "requirements.txt")
-    say("Rendering the project into demo/" + (" again: the template has changed" if made_from.exists() else ""))
-    for path in DEMO.iterdir() if DEMO.is_dir() else ():
-        if path.name not in KEPT:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    say("Rendering the project into demo/" + (" again: the template has changed" if found else ""))
+    for name in found:
+        (DEMO / name).unlink()
     command = [in_venv(ROOT, "cookiecutter"), "--no-input", "--overwrite-if-exists", "--output-dir", str(ROOT)]
     subprocess.run([*command, str(ROOT), "project_name=Demo"], check=True, stdout=subprocess.DEVNULL)
-    made_from.write_text(now)
+    record.write_text(json.dumps({"template": now, "demo": digests(DEMO, DEMO.rglob("*"))}))
 
 
 def start(ports: dict[str, int]) -> subprocess.Popen[str]:

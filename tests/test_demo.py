@@ -71,7 +71,7 @@ def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> No
     assert not (checkout / ".venv").exists()
 
 
-def test_no_network_is_one_line_and_nothing_is_kept(checkout: Path) -> None:
+def test_no_network_is_one_line_and_nothing_is_installed(checkout: Path) -> None:
     nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_NO_CACHE_DIR": "1"}
     without = {name: "" for name in os.environ if name.startswith("PIP_")}
     done = subprocess.run(
@@ -83,7 +83,9 @@ def test_no_network_is_one_line_and_nothing_is_kept(checkout: Path) -> None:
         timeout=300,
     )
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == ["The packages cannot be fetched: there is no connection to the package index. Nothing was kept."]
+    assert said == [
+        "The packages cannot be fetched: there is no connection to the package index. Nothing was installed."
+    ]
     assert not (checkout / ".venv").exists()
 
 
@@ -125,21 +127,45 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
         program.kill()
 
 
-def test_a_second_demo_installs_nothing_and_a_new_template_is_rendered_again(checkout: Path, tmp_path: Path) -> None:
-    for turn, expected in enumerate((False, True)):
-        if expected:
-            with (checkout / "{{cookiecutter.project}}" / "README.md").open("a") as readme:
-                readme.write("\nNew.\n")
-        (checkout / "demo" / ".env").write_text("# mine\n")
-        at = ports()
-        program = Running(["make", "demo", *(f"{n}={p}" for n, p in at.items())], checkout, tmp_path / str(turn))
+def test_a_second_demo_renders_a_changed_template_again_but_never_over_somebodys_changes(
+    checkout: Path, tmp_path: Path
+) -> None:
+    readme = checkout / "demo" / "README.md"
+
+    def second_demo(name: str) -> str:
+        with (checkout / "{{cookiecutter.project}}" / "README.md").open("a") as of_template:
+            of_template.write(f"\n{name}.\n")
+        program = Running(["make", "demo", *(f"{n}={p}" for n, p in ports().items())], checkout, tmp_path / name)
         try:
-            assert eventually(lambda program=program: "Ctrl-C ends it." in program.output(), 60), program.output()
-            assert "Installing" not in program.output()
-            assert ("the template has changed" in program.output()) is expected
-            assert (checkout / "demo" / "README.md").read_text().endswith("New.\n") is expected
-            assert (checkout / "demo" / ".env").read_text() == "# mine\n"
+            assert eventually(lambda: "Ctrl-C ends it." in program.output(), 60), program.output()
             os.killpg(program.process.pid, signal.SIGTERM)
             program.process.wait(10)
         finally:
             program.kill()
+        return program.output()
+
+    (checkout / "demo" / ".env").write_text("# mine\n")
+    output = second_demo("first")
+    assert "the template has changed" in output
+    assert "Installing" not in output
+    assert readme.read_text().endswith("\nfirst.\n")
+
+    (checkout / "demo" / "notes.txt").write_text("mine\n")
+    output = second_demo("second")
+    assert "demo/ has changes (notes.txt), so it stays as it is. To render it again, move it away." in output
+    (checkout / "demo" / "notes.txt").unlink()
+
+    readme.write_text("mine\n")
+    assert "demo/ has changes (README.md), so it stays" in second_demo("third")
+    assert readme.read_text() == "mine\n"
+    assert (checkout / "demo" / ".env").read_text() == "# mine\n"
+
+
+def test_a_demo_of_an_older_release_stays_as_it_is(checkout: Path) -> None:
+    shutil.rmtree(checkout / "demo", ignore_errors=True)
+    (checkout / "demo").mkdir()
+    (checkout / "demo" / ".template").write_text("5f" * 32)
+    (checkout / "demo" / "app.py").write_text("mine\n")
+    done = subprocess.run([sys.executable, "demo.py", "--render"], cwd=checkout, capture_output=True, text=True)
+    assert "demo/ has changes (app.py)" in done.stdout
+    assert (checkout / "demo" / "app.py").read_text() == "mine\n"
