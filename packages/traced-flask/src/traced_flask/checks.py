@@ -1,0 +1,270 @@
+"""What the value of an environment variable may be. Each check takes a text that is not empty.
+
+It answers the value to use, None for none, and what is wrong with the one that was given. Those words hold nothing of
+the value that could be a key: a key in the wrong variable is not printed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+LARGEST: Final = 2**31 - 1  # what the C code behind deque and wait() takes everywhere
+
+DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
+
+Checked = tuple[str | None, list[str]]
+Check = Callable[[str], Checked]
+
+
+def is_address(url: str) -> bool:
+    """Whether `url` is one that telemetry can be sent to: http or https, a host, and a port that exists, if any."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # of a port, or of brackets
+        return False
+
+
+def whole_number(least: int, default: int | None = None) -> Check:
+    """A whole number from `least` on; `default` says what is used instead of another, None for the SDK's own."""
+
+    def check(text: str) -> Checked:
+        try:
+            if least <= int(text) <= LARGEST:
+                return text, []
+        except ValueError:
+            pass
+        return _default(default), [f"is not a whole number from {least} to {LARGEST}; {_instead(default)}"]
+
+    return check
+
+
+def number(least: float, most: float, default: float, unit: str = "") -> Check:
+    """A number, in `unit`, from `least` to `most`; 0 is none where `unit` is a time."""
+
+    def check(text: str) -> Checked:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if least <= value <= most and (value or not unit):
+            return text, []
+        more = "more than 0, up to" if unit else f"from {least} to"
+        return _default(default), [f"is not a number{unit} {more} {most}; {_instead(default)}"]
+
+    return check
+
+
+def one_of(*allowed: str, default: str | None = None) -> Check:
+    """One of `allowed`, in upper or lower case."""
+
+    def check(text: str) -> Checked:
+        if text.lower() in allowed:
+            return text.lower(), []
+        return default, [f"is not {_either(allowed)}; {_instead(default)}"]
+
+    return check
+
+
+def some_of(*allowed: str, default: str) -> Check:
+    """A list of `allowed`, separated by commas; others are left out, and `default` is used where none is left."""
+
+    def check(text: str) -> Checked:
+        asked = _items(text)
+        left = [each.lower() for each in asked if each.lower() in allowed]
+        if len(left) == len(asked):
+            return ",".join(left) or None, []
+        instead = ",".join(left) or default
+        return instead, [f"may name {_either(allowed)}{_but(set(asked), set(allowed))}; {instead} is used"]
+
+    return check
+
+
+def installed(group: str, default: str | None, *more: str) -> Check:
+    """A list of names that installed packages register as entry points of `group`, or of `more`."""
+
+    def check(text: str) -> Checked:
+        asked = _items(text)
+        left = [each for each in asked if each in more or entry_points(group=group, name=each)]
+        if len(left) == len(asked):
+            return ",".join(left) or None, []
+        wrong = f"names what is not installed{_but(set(asked), set(left))}; {_instead(','.join(left) or default)}"
+        return ",".join(left) or None, [wrong]
+
+    return check
+
+
+def propagators(text: str) -> Checked:
+    """A list of propagators that can be loaded: the SDK raises for another one while it is imported."""
+
+    def loads(name: str) -> bool:
+        try:
+            return all(point.load() for point in entry_points(group="opentelemetry_propagator", name=name))
+        except Exception:  # whatever a package does when it is imported
+            return False
+
+    usable, wrong = installed("opentelemetry_propagator", DEFAULT_PROPAGATORS, "none")(text)
+    if usable is None or all(map(loads, _items(usable))):
+        return usable, wrong
+    return None, [f"names a package that cannot be imported; {DEFAULT_PROPAGATORS} is used"]
+
+
+def regular_expressions(instead: str | None) -> Check:
+    """A list of regular expressions; a wrong one is replaced by `instead`, or left out."""
+
+    def compiles(pattern: str) -> bool:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError):
+            return False
+        return True
+
+    def check(text: str) -> Checked:
+        items = _items(text)  # an empty one, after a last comma, would match everything
+        if compiles("|".join(items)):
+            return ",".join(items) or None, []
+        usable = [item if compiles(item) else instead for item in items]
+        used = ",".join(item for item in usable if item)
+        what = f"{instead} is used" if instead else "that one is left out"
+        return used or None, [f"holds what is not a regular expression; {what}"]
+
+    return check
+
+
+def address(text: str) -> Checked:
+    """An address of OTLP over HTTP. Where it is none, it stays, so that telemetry does not go somewhere else."""
+    if is_address(text):
+        return text, []
+    return text, ["is not an address like http://localhost:4318; nothing is sent to it"]
+
+
+def base_address(text: str) -> Checked:
+    """The same without the path of a signal, which is appended."""
+    usable, wrong = address(re.sub(r"/v1/(traces|logs|metrics)/?$", "", text))
+    if usable != text and not wrong:
+        wrong = ["ends in the path of a signal, which is appended to it; it is used without"]
+    return usable, wrong
+
+
+def headers(text: str) -> Checked:
+    """Pairs `name=value`, separated by commas, each percent-encoded. Wrong ones are left out, by name alone.
+
+    The forms are those of `opentelemetry.util.re.parse_env_headers`, whose own warning holds the value.
+    """
+    usable, wrong = [], []
+    for item in _items(text):
+        name, equals, value = item.partition("=")
+        name, sent = unquote(name).strip(), unquote(value).strip()
+        if (
+            equals
+            and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)
+            and re.fullmatch(r"[ !#-+\--:<-\[\]-~]*", value)
+            and re.fullmatch(r"[ -~\xa1-\xff]*", sent)
+        ):
+            usable.append(item)
+        else:
+            wrong.append(f"holds {_header(item)} in a form that is not name=value,name=value; it is not sent")
+    return ",".join(usable) or None, list(dict.fromkeys(wrong))
+
+
+def _header(item: str) -> str:
+    """What to call a header that cannot be sent: by its name, where that cannot be its value."""
+    found = re.match(r"\s*([A-Za-z][A-Za-z0-9-]{0,40})\s*(?:=|:|%3[dDaA])\s*(?=[^\s=])", item)
+    return f"the header {found[1].lower()}" if found else "a header without a name"
+
+
+def certificate(text: str) -> Checked:
+    """A file, or a folder, of certificates of authorities."""
+    return _file(text, "certificates", "the usual authorities are trusted", _load_authorities)
+
+
+def client_file(text: str) -> Checked:
+    """The file of a client's certificate or key."""
+    return _file(text, "anything", "none is used", lambda path: open(path, "rb").close())
+
+
+def _file(path: str, content: str, instead: str, read: Callable[[str], object]) -> Checked:
+    try:
+        read(path)
+    except FileNotFoundError:
+        wrong = "names a file that does not exist"
+    except PermissionError:
+        wrong = "names a file that may not be read"
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        wrong = f"names a file that does not hold {content}"
+    else:
+        return path, []
+    return None, [f"{wrong}; {instead}"]
+
+
+def _load_authorities(path: str) -> None:
+    import ssl
+
+    folder = os.path.isdir(path)
+    ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
+
+
+def resource_attributes(text: str) -> Checked:
+    """Pairs `name=value`, separated by commas; others are left out."""
+    items = _items(text)
+    usable = [item for item in items if "=" in item[1:]]
+    wrong = ["may hold name=value pairs separated by commas; the rest is left out"] if usable != items else []
+    return _decodable(",".join(usable), wrong)
+
+
+def any_text(text: str) -> Checked:
+    """A name of any kind."""
+    return _decodable(text, [])
+
+
+def _decodable(text: str, wrong: list[str]) -> Checked:
+    decodable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if decodable != text:
+        wrong = [*wrong, "is not UTF-8; \ufffd stands for what cannot be read"]
+    return decodable or None, wrong
+
+
+def all_methods(text: str) -> Checked:
+    """A switch that the instrumentation takes for on with any text, "false" included."""
+    usable, wrong = one_of("true", "false", "1", "0")(text)
+    return (usable if usable in {"true", "1"} else None), wrong
+
+
+def not_followed(instead: str) -> Check:
+    return lambda text: (text, [f"is not followed; {instead}"])
+
+
+def id_generator(text: str) -> Checked:
+    return text, [] if text == "random" else ["is not followed; random ids are used"]
+
+
+# Words.
+
+
+def _items(text: str) -> list[str]:
+    return [item for each in text.split(",") if (item := each.strip())]
+
+
+def _default(value: float | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _instead(value: object) -> str:
+    return "it is left out" if value is None else f"{value} is used"
+
+
+def _either(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _but(asked: set[str], known: set[str]) -> str:
+    """What is asked for and not known, where it is too short to be a key."""
+    unknown = sorted(each for each in asked - known if re.fullmatch(r"[a-z0-9_./*-]{1,20}", each))
+    return f", not {_either(unknown)}" if unknown else ""

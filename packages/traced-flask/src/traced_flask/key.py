@@ -1,0 +1,233 @@
+"""The Honeycomb API key: what makes one, and where it is found."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import select
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+logger = logging.getLogger(__name__)
+
+NAME: Final = "HONEYCOMB_API_KEY"
+KINDS: Final = {  # https://docs.honeycomb.io/configure/environments/manage-api-keys/
+    "ingest key": r"hc[a-z]ik_[0-9a-z]{58}",
+    "configuration key": r"[0-9A-Za-z]{22}",
+    "classic ingest key": r"hc[a-z]ic_[0-9a-z]{58}",
+    "classic key": r"[0-9a-f]{32}",
+}
+FIFO_WAIT: Final = 2.0  # seconds for a writer; the application waits for it to start
+LARGEST_FILE: Final = 1 << 20  # bytes
+
+
+def problem_with_key(key: str) -> str | None:
+    """What makes `key` no Honeycomb API key, in words that do not contain it; None for a usable one."""
+    if not key:
+        return "is empty"
+    if re.search(r"\$\{|\$\(|^\$|^%.*%$", key):
+        return "is the name of a variable that was not expanded"
+    if key.strip()[:1] in {'"', "'", "`"} or key.strip()[-1:] in {'"', "'", "`"}:
+        return "is in quotes"
+    if key != key.strip():
+        return "has white space around it"
+    if re.match(r"hc[a-z]mk_", key):
+        return "is a management key, which cannot send telemetry"
+    if not re.fullmatch(r"[0-9A-Za-z_-]+", key):
+        return "contains characters that no key has"
+    if re.fullmatch(r"hc[a-z]{2}[ck]_[0-9a-z]{26}", key):
+        return "is the ID of a key, without the secret that follows it"
+    if re.match(r"hc[a-z]i[ck]_", key) and len(key) != 64:
+        return f"begins like an ingest key but has {len(key)} characters, not 64"
+    if len(key) < 20:
+        return "is too short"
+    return None
+
+
+def kind_of(key: str) -> str:
+    """Which kind of key `key` is, as Honeycomb calls it."""
+    return next((kind for kind, shape in KINDS.items() if re.fullmatch(shape, key)), "key of an unknown type")
+
+
+def is_classic(key: str) -> bool:
+    """Whether `key` belongs to Honeycomb Classic, which has datasets and no environments."""
+    return kind_of(key).startswith("classic")
+
+
+class Place(NamedTuple):
+    """A place where a key is: the words for it, and the key, or what is wrong with it."""
+
+    where: str
+    key: str | None
+    problem: str | None
+
+
+def places(environ: Mapping[str, str], dotenv: Path | None) -> list[Place]:
+    """Every place that holds a key, or should: the environment, the file that is named there, then `dotenv`.
+
+    A `dotenv` that is a FIFO is not opened where the environment holds a key: whoever set it has read the FIFO.
+    """
+    found = []
+    if environ.get(NAME):
+        found.append(_place("the environment", environ[NAME]))
+    if path := environ.get(f"{NAME}_FILE"):
+        found.append(_from_file(Path(path)))
+    if dotenv and not (environ.get(NAME) and _is_fifo(dotenv)) and (place := _from_dotenv(dotenv)):
+        found.append(place)
+    return found
+
+
+def _place(where: str, key: str) -> Place:
+    problem = problem_with_key(key)
+    return Place(where, None, f"The Honeycomb API key in {where} {problem}") if problem else Place(where, key, None)
+
+
+def _from_file(path: Path) -> Place:
+    where = f"the file that {NAME}_FILE names"
+    try:
+        text = _read(path)
+    except FileNotFoundError:
+        return Place(where, None, f"{NAME}_FILE names a file that does not exist")
+    except ValueError as error:
+        return Place(where, None, f"{where[0].upper()}{where[1:]} {error}")
+    return _place(where, text.rstrip("\r\n"))
+
+
+def _from_dotenv(path: Path) -> Place | None:
+    try:
+        key = read_variables(path).get(NAME)
+    except ValueError as error:
+        return Place(path.name, None, f"{path.name} {error}")
+    return _place(path.name, key) if key else None
+
+
+def read_variables(path: Path) -> dict[str, str]:
+    """The variables of a file like .env, as python-dotenv reads them.
+
+    Empty without the file or without python-dotenv. Raises ValueError, whose words complete a sentence that begins
+    with the file's name, for one that cannot be read.
+    """
+    try:
+        from dotenv import dotenv_values
+    except ModuleNotFoundError:  # a development dependency
+        return {}
+    try:
+        text = _read(path)
+    except FileNotFoundError:
+        return {}
+    return {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
+
+
+def _read(path: Path) -> str:
+    """The text of a file, or of a FIFO that somebody writes to within `FIFO_WAIT` seconds."""
+    try:
+        content = _read_fifo(path) if _is_fifo(path) else path.open("rb").read(LARGEST_FILE)
+        text = content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None  # whose text holds the content
+    except OSError as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    if "\0" in text:
+        raise ValueError("holds NUL bytes; save it as UTF-8")
+    return text
+
+
+def _is_fifo(path: Path) -> bool:
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _read_fifo(path: Path) -> bytes:
+    until, content = time.monotonic() + FIFO_WAIT, b""
+    fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while len(content) < LARGEST_FILE and (left := until - time.monotonic()) > 0:
+            if not select.select([fifo], [], [], left)[0]:
+                break
+            with contextlib.suppress(BlockingIOError):
+                if not (part := os.read(fifo, LARGEST_FILE)):
+                    return content
+                content += part
+    finally:
+        os.close(fifo)
+    raise TimeoutError
+
+
+class HoneycombKey:
+    """The API key of the moment, from the environment or from a file that is read again when it changes.
+
+    `dotenv` is a file of variables, used in development. A key that is in it and in the environment too counts as the
+    file's, since `flask run` and Compose copy it there. A FIFO is read once. Safe to use from any thread.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str], dotenv: Path | None) -> None:
+        self._lock = threading.Lock()
+        self._files: list[tuple[Path, Callable[[Path], Place | None]]] = []
+        self._signatures: dict[Path, tuple[int, int] | None] = {}
+        self._places: dict[Path, Place | None] = {}
+        given = environ.get(NAME)
+        if path := environ.get(f"{NAME}_FILE"):
+            self._files.append((Path(path), _from_file))
+        if dotenv and not (given and _is_fifo(dotenv)):
+            self._files.append((dotenv, _from_dotenv))
+        self._read_changed()
+        if given and dotenv and (place := self._places.get(dotenv)) and place.key == given:
+            del environ[NAME]  # the reloader's child would take it for one that the file does not decide
+            given = None
+        self._fixed = _place("the environment", given) if given else None
+        self._take()
+
+    def __call__(self) -> str | None:
+        """The key, or None while there is no usable one."""
+        # Without waiting: in a forked child the lock may be held for ever by a thread of its parent.
+        if not (self._fixed and self._fixed.key) and self._lock.acquire(blocking=False):
+            try:
+                before = self._key
+                if self._read_changed():
+                    self._take()
+                    self._log_change(before)
+            finally:
+                self._lock.release()
+        return self._key
+
+    def _read_changed(self) -> bool:
+        """Read the files that are not as they were; whether there are any."""
+        changed = False
+        for path, read in self._files:
+            signature = None if _is_fifo(path) else _signature(path)
+            if path not in self._places or signature != self._signatures[path]:
+                self._signatures[path] = signature
+                self._places[path] = read(path)
+                changed = True
+        return changed
+
+    def _take(self) -> None:
+        found = [place for place in (self._fixed, *self._places.values()) if place]
+        self._key = next((place.key for place in found if place.key), None)
+        self.problems = [place.problem for place in found if place.problem]
+
+    def _log_change(self, before: str | None) -> None:
+        if self._key == before and not self.problems:
+            return
+        goes = "goes" if self._key else "does not go"
+        level = logging.WARNING if self.problems else logging.INFO
+        logger.log(level, ". ".join([*self.problems, f"Telemetry {goes} to Honeycomb from this moment"]) + ".")
+
+
+def _signature(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino

@@ -1,0 +1,30 @@
+"""Where a person who develops looks at a trace: in Honeycomb when there is a key, else in the viewer."""
+
+from __future__ import annotations
+
+from opentelemetry import trace
+
+from traced_flask import settings
+from traced_flask.routes import routes, service_name, viewer_endpoint
+
+
+def trace_url() -> str | None:
+    """The page of the current trace, for development.
+
+    None outside of development, without a recorded trace, and while no page is known: Honeycomb is asked for the
+    key's team in the background, and the viewer's page answers until then.
+    """
+    span = trace.get_current_span()
+    context = span.get_span_context()
+    if settings.disabled() or not settings.development() or not context.trace_flags.sampled:
+        return None
+    resource = getattr(span, "resource", None)
+    service = resource.attributes.get("service.name") if resource else None
+    base = routes().honeycomb_traces(str(service or service_name())) or _viewer_traces()
+    return base and base + trace.format_trace_id(context.trace_id)
+
+
+def _viewer_traces() -> str | None:
+    """Where the viewer shows a trace: in containers a browser has another address for it than this process."""
+    endpoint = viewer_endpoint()
+    return endpoint and (settings.own("VIEWER_TRACES") or f"{endpoint}/traces/")
