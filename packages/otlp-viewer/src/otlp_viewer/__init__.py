@@ -1,0 +1,1 @@
+"""An OTLP receiver and viewer for development, for any language's SDK."""

@@ -1,0 +1,95 @@
+"""The command `otlp-viewer`."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from waitress.server import create_server  # type: ignore[import-untyped]
+
+from otlp_viewer.model import Trace
+from otlp_viewer.store import Store
+from otlp_viewer.terminal import Printer
+from otlp_viewer.web.app import create_app
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="otlp-viewer",
+        description="Receive traces and logs over OTLP/HTTP, print each trace as a tree, and show them in a browser.",
+        epilog="example: otlp-viewer --port 4318 --db traces.duckdb",
+    )
+    made.add_argument("--host", help="address to listen on (VIEWER_HOST; default 127.0.0.1)")
+    made.add_argument("--port", help="port to listen on (VIEWER_PORT; default 4318)")
+    made.add_argument("--db", metavar="FILE", help="file to keep spans and logs in (VIEWER_DB; default: in memory)")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or Ctrl-C; return the exit code (1: cannot listen, 2: bad setting).
+
+    Arguments go before the variables VIEWER_HOST, VIEWER_PORT and VIEWER_DB. VIEWER_TRACES is where a browser finds
+    a trace, but for its id; VIEWER_ALLOWED_HOSTS adds to the hosts that are answered.
+    """
+    given = parser().parse_args(arguments)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: sys.exit(0))
+    # "Task queue depth is 1" says nothing that a person at this terminal can act on.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+    host = given.host or os.environ.get("VIEWER_HOST") or "127.0.0.1"
+    port = given.port or os.environ.get("VIEWER_PORT") or "4318"
+    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+        named = "--port" if given.port else "VIEWER_PORT"
+        print(f"otlp-viewer: {named} is {port!r}, not a port from 1 to 65535", file=sys.stderr)
+        return 2
+
+    try:
+        store = Store(path=given.db or os.environ.get("VIEWER_DB") or ":memory:")
+    except ValueError as error:
+        named = "--db" if given.db else "VIEWER_DB"
+        print(f"otlp-viewer: cannot open {named}: {error}", file=sys.stderr)
+        return 2
+    # Nothing is left of 0.0.0.0 and ::, which are every address and no place to open.
+    address = "localhost" if not host.strip("0.:") else f"[{host}]" if ":" in host else host
+    here = os.environ.get("VIEWER_TRACES") or f"http://{address}:{port}/traces/"
+
+    def page(trace: Trace) -> str:
+        return (store.honeycomb_page(trace.summary.service) or here) + trace.summary.trace_id
+
+    printer = Printer(store.trees, page=page)
+    app = create_app(store, received=printer.received)
+    try:
+        # The app answers 413 in OTLP's own form; waitress only bounds what it buffers before that.
+        # More threads than it can work with, so that one is free to say that it is busy.
+        server = create_server(app, host=host, port=int(port), threads=12, max_request_body_size=1 << 26)
+    except (OSError, ValueError) as error:
+        print(
+            f"otlp-viewer: cannot listen on {host}:{port} ({error}); --host and --port (VIEWER_HOST, VIEWER_PORT)"
+            " name another address",
+            file=sys.stderr,
+        )
+        return 1
+
+    print(f"otlp-viewer: waiting for traces, http://{address}:{port}/", flush=True)
+    printer.start()
+    try:
+        server.run()
+    finally:
+        printer.stop()
+        store.close()
+    return 0
+
+
+def command() -> NoReturn:
+    """Run `main` and end the process with its code."""
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    sys.stdout.flush()
+    # Not by the interpreter's own end, at which DuckDB's module lists what was still in use by a thread.
+    os._exit(code)

@@ -1,0 +1,190 @@
+"""What the viewer keeps and answers, behind the receiver: spans, logs, traces, and the summaries of them.
+
+Times are integers of nanoseconds since 1970 (`_ns`), durations floats of milliseconds (`_ms`). Ids are lower-case hex.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Value = Any
+"""An attribute's value: text, bool, int, float, None, a list of values, or a dict of them. Bytes are base64 text."""
+Attributes = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The instrumentation scope that made a span or a log record."""
+
+    name: str = ""
+    version: str = ""
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SpanEvent:
+    name: str
+    time_ns: int
+    attributes: Attributes
+    dropped_attributes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpanLink:
+    trace_id: str
+    span_id: str
+    attributes: Attributes
+    trace_state: str = ""
+    dropped_attributes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """All of one span."""
+
+    row: int
+    """Its number in the store; tells apart different spans of one id, and stays the same while the span is kept."""
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    service: str
+    kind: str
+    """internal, server, client, producer or consumer."""
+    start_ns: int
+    duration_ms: float
+    status_code: int
+    """0 unset, 1 ok, 2 error."""
+    status_message: str
+    attributes: Attributes
+    """Its own, as they were sent."""
+    resource: Attributes
+    scope: Scope
+    events: Sequence[SpanEvent] = ()
+    links: Sequence[SpanLink] = ()
+    trace_state: str = ""
+    dropped_attributes: int = 0
+    dropped_events: int = 0
+    dropped_links: int = 0
+
+    @property
+    def error(self) -> bool:
+        return self.status_code == 2
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """All of one log record."""
+
+    row: int
+    time_ns: int
+    """When it happened, else when it was observed, else when it came here."""
+    severity_number: int
+    """0 where none was sent and the text names none."""
+    severity_text: str
+    body: Value
+    event_name: str
+    trace_id: str | None
+    span_id: str | None
+    service: str
+    attributes: Attributes
+    resource: Attributes
+    scope: Scope
+    dropped_attributes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSummary:
+    """What a list of traces has of one."""
+
+    trace_id: str
+    name: str
+    """Of the root, else of the first span."""
+    service: str
+    services: Sequence[str]
+    start_ns: int
+    duration_ms: float
+    """Of the root, else from the first start to the last end."""
+    span_count: int
+    error: bool
+    complete: bool
+    """The root and every parent are there."""
+    route: str | None = None
+    status: Value = None
+    """The root's HTTP response status code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    summary: TraceSummary
+    spans: Sequence[Span]
+    """In tree order: parents before children, siblings by start."""
+    logs: Sequence[Log] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpanOutline:
+    """What a waterfall has of a span."""
+
+    row: int
+    span_id: str
+    parent_id: str | None
+    name: str
+    service: str
+    kind: str
+    start_ns: int
+    duration_ms: float
+    error: bool
+    status_message: str
+    route: str | None = None
+    status: Value = None
+    method: str | None = None
+    path: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    summary: TraceSummary
+    spans: Sequence[SpanOutline]
+    """Roots first, then by start."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanReference:
+    trace_id: str
+    span_id: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFilter:
+    """What a list of traces is narrowed to; what is empty or 0 narrows nothing."""
+
+    service: str = ""
+    """Of any of the spans."""
+    route: str = ""
+    """Of any of the spans, or else the name of the root."""
+    status: str = ""
+    """One of STATUSES: error, ok, or the first digit of the root's HTTP status and xx."""
+    min_duration_ms: float = 0
+    """Of the root, or else of the longest span."""
+    text: str = ""
+    """Part of any value of any span, in any case."""
+
+
+STATUSES = ("error", "ok", "2xx", "3xx", "4xx", "5xx")
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """What a list of logs is narrowed to; what is empty or 0 narrows nothing."""
+
+    service: str = ""
+    severity: int = 0
+    """The lowest severity number."""
+    trace_id: str = ""
+    text: str = ""
+
+
+ALL_TRACES, ALL_LOGS = TraceFilter(), LogFilter()

@@ -1,0 +1,1 @@
+"""Queries in Honeycomb's terms: read, compiled to SQL, answered."""

@@ -1,0 +1,135 @@
+"""The JSON of the HTTP API: wide events with Honeycomb's field names, and the form of Honeycomb's query results."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from otlp_viewer.model import Log, Span, Trace, TraceSummary
+from otlp_viewer.query.types import Answer, Comparison
+
+Json = dict[str, Any]
+# Never taken from an attribute, not even where the event itself has no such field.
+RESERVED = ("trace.trace_id", "trace.span_id", "trace.parent_id", "status_message")
+
+
+def span_json(span: Span) -> Json:
+    fields: Json = {
+        "time": iso(span.start_ns),
+        "name": span.name,
+        "duration_ms": span.duration_ms,
+        "trace.trace_id": span.trace_id,
+        "trace.span_id": span.span_id,
+        "span.kind": span.kind,
+        "status_code": span.status_code,
+        "error": span.error,
+        "events": [{"name": one.name, "time": iso(one.time_ns), "attributes": one.attributes} for one in span.events],
+        "links": [
+            {"trace_id": one.trace_id, "span_id": one.span_id, "attributes": one.attributes} for one in span.links
+        ],
+    }
+    if span.parent_id is not None:
+        fields["trace.parent_id"] = span.parent_id
+    if span.status_message:
+        fields["status_message"] = span.status_message
+    return _wide(fields, span)
+
+
+def log_json(log: Log) -> Json:
+    fields: Json = {
+        "time": iso(log.time_ns),
+        "severity_text": log.severity_text,
+        "severity_number": log.severity_number,
+        "body": log.body,
+    }
+    if log.trace_id is not None:
+        fields["trace.trace_id"] = log.trace_id
+    if log.span_id is not None:
+        fields["trace.span_id"] = log.span_id
+    return _wide(fields, log)
+
+
+def _wide(fields: Json, one: Span | Log) -> Json:
+    """Return the fields with all attributes beside them; where names clash, the fields win."""
+    fields |= {"service.name": one.service, "library.name": one.scope.name, "library.version": one.scope.version}
+    beside = {**one.resource, **one.attributes}
+    return fields | {name: value for name, value in beside.items() if name not in fields and name not in RESERVED}
+
+
+def summary_json(trace: TraceSummary) -> Json:
+    found: Json = {
+        "trace_id": trace.trace_id,
+        "name": trace.name,
+        "service": trace.service,
+        "services": list(trace.services),
+        "start": iso(trace.start_ns),
+        "duration_ms": trace.duration_ms,
+        "span_count": trace.span_count,
+        "error": trace.error,
+        "complete": trace.complete,
+    }
+    for name, value in (("route", trace.route), ("status", trace.status)):
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def trace_json(trace: Trace) -> Json:
+    return summary_json(trace.summary) | {
+        "spans": [span_json(span) for span in trace.spans],
+        "logs": [log_json(log) for log in trace.logs],
+    }
+
+
+def answer_json(answer: Answer) -> Json:
+    """Return Honeycomb's form of a query's results, and under `query` the time it is about.
+
+    `results` has one entry for each group; `series` one for each group and step of time in which it has events.
+    A HEATMAP is in the series alone, as Honeycomb has it, there as a list of [from, to, count]; `heatmaps` has the
+    borders between all of its rows.
+    """
+    query = answer.query
+    names = [*query.breakdowns, *(one.name for one in query.values)]
+    series: dict[tuple[Any, ...], Json] = {}
+    for point in answer.series:
+        data = dict(zip(names, point.key + point.values, strict=True))
+        series[point.time, point.key] = data | {made.name: [] for made in answer.heatmaps}
+    for made, heatmap in answer.heatmaps.items():
+        for cell in heatmap.cells:
+            edges = [heatmap.edges[cell.row], heatmap.edges[cell.row + 1], cell.count]
+            series[cell.time, cell.key][made.name].append(edges)
+    return {
+        "query": {"start_time": query.start, "end_time": query.end, "granularity": query.granularity},
+        "heatmaps": {made.name: list(heatmap.edges) for made, heatmap in answer.heatmaps.items()},
+        "complete": True,
+        "data": {
+            "results": [{"data": dict(zip(names, one.key + one.values, strict=True))} for one in answer.groups],
+            "series": [
+                {"time": iso(round(time * 1_000_000) * 1000, whole=True), "data": data}
+                for (time, _), data in series.items()
+            ],
+        },
+    }
+
+
+def comparison_json(comparison: Comparison) -> Json:
+    return {
+        "inside": comparison.inside,
+        "outside": comparison.outside,
+        "fields": [
+            {
+                "name": field.name,
+                "values": [
+                    {"value": one.value, "inside": one.inside, "outside": one.outside}
+                    | ({"from": one.low, "to": one.high} if one.low is not None else {})
+                    for one in field.values
+                ],
+            }
+            for field in comparison.fields
+        ],
+    }
+
+
+def iso(nanoseconds: int, whole: bool = False) -> str:
+    """Return a time as ISO 8601 in UTC, with microseconds (with `whole`, only where there are any)."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    text = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    return text + ("Z" if whole and not rest else f".{rest // 1000:06}Z")

@@ -1,0 +1,258 @@
+"""Answers are what a calculation by hand says."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from by_hand import LATENCY, NOON, ROUTES, by_group, by_hand, generated, same, span, text
+from flask.testing import FlaskClient
+from otlp_viewer.query import parse
+from otlp_viewer.store import Store
+from sender import add, ask
+
+
+@pytest.mark.parametrize(
+    "specification",
+    [
+        LATENCY,
+        {**LATENCY, "calculations": [{"op": "HEATMAP", "column": "duration_ms"}, {"op": "COUNT"}], "orders": []},
+        {
+            "calculations": [{"op": "COUNT"}, {"op": "AVG", "column": "duration_ms"}],
+            "breakdowns": ["http.route", "http.response.status_code"],
+            "filters": [
+                {"column": "error", "op": "=", "value": True},
+                {"column": "http.response.status_code", "op": ">=", "value": 500},
+            ],
+            "filter_combination": "OR",
+        },
+        {
+            "calculations": [{"op": "P50", "column": "duration_ms"}, {"op": "P99", "column": "duration_ms"}],
+            "breakdowns": ["service.name"],
+            "filters": [{"column": "duration_ms", "op": ">", "value": 10}],
+        },
+        {
+            "calculations": [
+                {"op": "COUNT_DISTINCT", "column": "trace.trace_id"},
+                {"op": "SUM", "column": "duration_ms"},
+                {"op": "MIN", "column": "duration_ms"},
+            ],
+            "filters": [{"column": "http.route", "op": "in", "value": list(ROUTES[:2])}],
+        },
+    ],
+)
+def test_the_questions_of_honeycombs_documentation_are_answered_as_by_hand(
+    store: Store, specification: dict[str, Any]
+) -> None:
+    spans = generated(2000, seed=7)
+    add(store, spans)
+    answer = ask(store, {**specification, "start_time": NOON, "time_range": 600})
+    computed = by_hand(specification, spans)
+    assert same(by_group(answer, specification.get("breakdowns", [])), computed)
+    assert len(computed) >= 1
+
+
+def test_any_query_is_answered_as_by_hand(store: Store) -> None:
+    spans = generated(500, seed=11)
+    for first in range(0, len(spans), 60):  # so that columns come one after the other
+        add(store, spans[first : first + 60])
+    columns = ["app.whole", "app.broken", "app.text", "app.yes", "app.mixed", "http.route", "error", "trace.parent_id"]
+    numeric = ["duration_ms", "app.whole", "app.broken", "app.mixed", "http.response.status_code"]
+    chance = random.Random(13)
+    for _ in range(120):
+        filters = []
+        for _ in range(chance.randrange(4)):
+            column = chance.choice(columns)
+            op = chance.choice(parse.FILTERS)
+            known = [made[column] for made in spans if made.get(column) is not None]
+            one: dict[str, Any] = {"column": column, "op": op}
+            if op in ("in", "not-in"):
+                one["value"] = chance.choices(known, k=chance.randrange(4))
+            elif not op.endswith("exist") and op != "exists":
+                one["value"] = chance.choice(known)
+                if "contain" in op or "-with" in op:
+                    one["value"] = text(one["value"])[:2]
+                elif op not in ("=", "!=") and isinstance(one["value"], bool):
+                    continue
+            filters.append(one)
+        specification = {
+            "calculations": [
+                {"op": op, "column": chance.choice(numeric)}
+                for op in chance.sample([*parse.PERCENTILES, "SUM", "AVG", "MIN", "MAX", "COUNT_DISTINCT"], 2)
+            ]
+            + [{"op": "COUNT"}],
+            "breakdowns": [] if chance.random() < 0.3 else [chance.choice(["http.route", "app.text", "app.whole"])],
+            "filters": filters,
+            "filter_combination": chance.choice(["AND", "OR"]),
+        }
+        answer = ask(store, {**specification, "start_time": NOON, "time_range": 600, "limit": 1000})
+        found = by_group(answer, specification["breakdowns"])
+        assert same(found, by_hand(specification, spans)), specification
+
+
+def test_the_answer_is_in_honeycombs_form(client: FlaskClient, store: Store) -> None:
+    add(
+        store,
+        [
+            span(0, 1, duration_ms=5.0, **{"http.route": "/a"}),
+            span(4, 2, duration_ms=9.0, **{"http.route": "/a"}),
+            span(8, 130, duration_ms=700.0),
+            span(9, 3, duration_ms=1.0, **{"trace.parent_id": "0000000000000009"}),
+        ],
+    )
+    answer = client.post("/api/query", json={**LATENCY, "granularity": 60})
+    assert answer.status_code == 200
+    assert answer.get_json()["query"] == {"start_time": NOON, "end_time": NOON + 600, "granularity": 60}
+    data = answer.get_json()["data"]
+    assert data["results"] == [
+        {"data": {"http.route": None, "P90(duration_ms)": 700.0, "MAX(duration_ms)": 700.0}},
+        {"data": {"http.route": "/a", "P90(duration_ms)": pytest.approx(8.6), "MAX(duration_ms)": 9.0}},
+    ]
+    assert [(row["time"], row["data"]["http.route"]) for row in data["series"]] == [
+        ("2026-01-02T12:00:00Z", "/a"),
+        ("2026-01-02T12:02:00Z", None),
+    ]
+    cells = data["series"][0]["data"]["HEATMAP(duration_ms)"]
+    assert [count for _, _, count in cells] == [1, 1]
+    assert cells[0][0] <= 5 < cells[0][1] <= cells[1][0] <= 9 < cells[1][1]
+
+
+def test_a_heatmap_has_every_event_once() -> None:
+    for values in ([1.0, 2.0, 5.0], [0.01, 3.0, 9000.0], [0.0, 0.0], [7.0], [-3.0, 4.0], [0.0, 1e6], [-1e308, 1e308]):
+        store = Store()
+        add(store, [span(n, n, **{"app.x": float(value)}) for n, value in enumerate(values)])
+        answer = ask(
+            store,
+            {
+                "calculations": [{"op": "HEATMAP", "column": "app.x"}],
+                "start_time": NOON,
+                "granularity": 600,
+                "time_range": 600,
+            },
+        )
+        cells = answer["data"]["series"][0]["data"]["HEATMAP(app.x)"]
+        assert sum(count for _, _, count in cells) == len(values)
+        for value in values:
+            assert any(low <= value < high for low, high, _ in cells) or abs(value) > 1e300, (value, cells)
+
+
+def test_orders_and_limit_choose_the_groups(store: Store) -> None:
+    spans = generated(400, seed=3)
+    add(store, spans)
+    specification = {
+        "calculations": [{"op": "MAX", "column": "duration_ms"}, {"op": "COUNT"}],
+        "breakdowns": ["app.whole", "service.name"],
+        "orders": [{"column": "app.whole"}, {"op": "MAX", "column": "duration_ms", "order": "descending"}],
+        "start_time": NOON,
+        "time_range": 600,
+    }
+    rows = [row["data"] for row in ask(store, specification)["data"]["results"]]
+    assert [row["app.whole"] for row in rows] == [-5, -5, 0, 0, 1, 1, 7, 7, 2**53 + 1, 2**53 + 1, None, None]
+    assert all(a["MAX(duration_ms)"] >= b["MAX(duration_ms)"] for a, b in zip(rows[::2], rows[1::2], strict=True))
+    first = ask(store, {**specification, "limit": 3})["data"]
+    assert [row["data"] for row in first["results"]] == rows[:3]
+    in_series = {(row["data"]["app.whole"], row["data"]["service.name"]) for row in first["series"]}
+    assert in_series == {(row["app.whole"], row["service.name"]) for row in rows[:3]}
+    assert sum(row["data"]["COUNT"] for row in first["series"]) == sum(row["COUNT"] for row in rows[:3])
+
+
+def test_havings_leave_groups_out(store: Store) -> None:
+    add(store, [span(n, n, **{"app.n": int(n > 2)}) for n in range(5)])
+    having = {"calculate_op": "COUNT", "op": ">", "value": 2}
+    answer = ask(store, {"breakdowns": ["app.n"], "havings": [having], "start_time": NOON})
+    assert [row["data"] for row in answer["data"]["results"]] == [{"app.n": 0, "COUNT": 3}]
+
+
+def test_the_time_range_has_its_start_and_not_its_end(store: Store) -> None:
+    add(store, [span(n, n * 10) for n in range(10)])
+
+    def counted(**given: Any) -> int:
+        return int(ask(store, given, now=NOON + 50.5)["data"]["results"][0]["data"]["COUNT"])
+
+    assert counted(start_time=NOON + 10, end_time=NOON + 30) == 2
+    assert counted(start_time=NOON + 10, time_range=21) == 3
+    assert counted(end_time=NOON + 90, time_range=20) == 2
+    assert counted(time_range=30) == 3
+    assert counted() == 6
+
+
+def test_a_series_has_the_steps_that_are_asked_for(store: Store) -> None:
+    add(store, [span(n, n) for n in range(120)])
+    answer = ask(store, {"start_time": NOON, "time_range": 120, "granularity": 30})
+    counts = [(row["time"][11:], row["data"]["COUNT"]) for row in answer["data"]["series"]]
+    assert counts == [("12:00:00Z", 30), ("12:00:30Z", 30), ("12:01:00Z", 30), ("12:01:30Z", 30)]
+    short = ask(store, {"start_time": NOON, "time_range": 5})
+    assert short["query"]["granularity"] == 0.1
+    assert short["data"]["series"][1]["time"] == "2026-01-02T12:00:01Z"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ([], "must be an object"),
+        (None, "must be an object"),
+        ({"calculation": []}, 'unknown field "calculation"'),
+        ({"calculations": "COUNT"}, "calculations must be a list"),
+        ({"calculations": ["COUNT"]}, "a calculation must be an object"),
+        ({"calculations": [{"op": "P42", "column": "duration_ms"}]}, 'unknown calculation "P42"'),
+        ({"calculations": [{"op": ["COUNT"]}]}, "unknown calculation"),
+        ({"calculations": [{"op": "COUNT", "column": "name"}]}, "takes no column"),
+        ({"calculations": [{"op": "P90"}]}, "needs a column"),
+        ({"calculations": [{"op": "P90", "column": "name"}]}, 'P90 needs numbers, and "name" has none'),
+        ({"calculations": [{"op": "MAX", "column": "app.nowhere"}]}, 'unknown column "app.nowhere"'),
+        ({"calculations": [{"op": "COUNT"}] * 101}, "more than 100"),
+        ({"breakdowns": ["app.nowhere"]}, 'unknown column "app.nowhere"'),
+        ({"breakdowns": [7]}, "a column is a text"),
+        ({"breakdowns": ["events"]}, 'unknown column "events"'),
+        ({"filters": [{"column": "name", "op": "~", "value": "x"}]}, 'unknown operator "~"'),
+        ({"filters": [{"column": "x' OR 1=1 --", "op": "="}]}, "unknown column"),
+        ({"filters": [{"column": "name", "op": "="}]}, "needs a value"),
+        ({"filters": [{"column": "name", "op": "=", "value": {}}]}, "needs a value"),
+        ({"filters": [{"column": "name", "op": "in", "value": "GET"}]}, "needs a list"),
+        ({"filters": [{"column": "name", "op": "contains", "value": 3}]}, "needs a text"),
+        ({"filters": [{"column": "name", "op": "exists", "value": 3}]}, "takes no value"),
+        ({"filters": [{"column": "duration_ms", "op": ">", "value": "slow"}]}, "holds numbers"),
+        ({"filters": [{"column": "error", "op": ">", "value": True}]}, "needs a number or a text"),
+        ({"filter_combination": "XOR"}, "AND or OR"),
+        ({"orders": [{"op": "MAX", "column": "duration_ms"}]}, "neither a breakdown nor"),
+        ({"orders": [{"column": "name"}]}, "neither a breakdown nor"),
+        ({"orders": [{"op": "COUNT", "order": "up"}]}, "ascending or descending"),
+        ({"havings": [{"calculate_op": "COUNT", "op": ">", "value": "1"}]}, "needs a number"),
+        ({"havings": [{"calculate_op": "SUM", "op": ">", "value": 1}]}, "no calculation of the query"),
+        ({"limit": 0}, "limit must be from 1"),
+        ({"limit": True}, "limit must be a whole number"),
+        ({"limit": 1.5}, "limit must be a whole number"),
+        ({"time_range": 0}, "time_range must be"),
+        ({"time_range": 10**30}, None),
+        ({"start_time": 10**30}, "end_time must be"),
+        ({"start_time": -(10**30)}, "end_time must be"),
+        ({"start_time": 20, "end_time": 10}, "start_time must be before end_time"),
+        ({"start_time": 10, "end_time": 20, "time_range": 5}, "not all three"),
+        ({"granularity": 1, "time_range": 7200}, "granularity must be"),
+        ({"granularity": 7201}, "granularity must be"),
+    ],
+)
+def test_what_is_wrong_with_a_query_is_said(client: FlaskClient, store: Store, body: object, said: str | None) -> None:
+    add(store, [span(1)])
+    answer = client.post("/api/query", data=json.dumps(body))
+    assert answer.status_code == (400 if said else 200), answer.text
+    assert said is None or said in answer.get_json()["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 10_000, b'{"limit": NaN}', b'{"limit": 1e999}'])
+def test_a_body_that_is_no_json_is_refused(client: FlaskClient, body: bytes) -> None:
+    answer = client.post("/api/query", data=body, content_type="application/json")
+    assert (answer.status_code, list(answer.get_json())) == (400, ["error"])
+
+
+def test_honeycombs_query_finds_roots_before_there_is_any_child(store: Store) -> None:
+    add(store, [span(1)])
+    filters = [{"column": "trace.parent_id", "op": "does-not-exist"}]
+    answer = ask(store, {"filters": filters, "start_time": NOON})
+    assert answer["data"]["results"] == [{"data": {"COUNT": 1}}]
+
+
+def test_an_empty_viewer_answers_with_nothing(client: FlaskClient) -> None:
+    answer = client.post("/api/query", json={})
+    assert answer.get_json()["data"] == {"results": [{"data": {"COUNT": 0}}], "series": []}
+    assert {"key_name": "duration_ms", "type": "float"} in client.get("/api/columns").get_json()

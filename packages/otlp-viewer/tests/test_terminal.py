@@ -1,0 +1,308 @@
+"""The trees that are printed, and when."""
+
+import io
+import re
+import threading
+from typing import Any
+
+import pytest
+from export import TRACE
+from otlp_viewer import terminal
+from otlp_viewer.model import Trace
+from otlp_viewer.store import Store
+from sender import add
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def event(number: int, parent: int = 0, trace: str = TRACE, **fields: Any) -> dict[str, Any]:
+    """A span as the store keeps it."""
+    span = {
+        "time": f"2026-01-02T03:04:05.{number:06}Z",
+        "name": f"span-{number}",
+        "duration_ms": 2.5,
+        "trace.trace_id": trace,
+        "trace.span_id": f"{number:016x}",
+        "service.name": "backend",
+        "error": False,
+        "events": [],
+    }
+    if parent:
+        span["trace.parent_id"] = f"{parent:016x}"
+    return span | fields
+
+
+def rendered(*spans: dict[str, Any], color: bool = False) -> str:
+    store = Store()
+    add(store, spans)
+    found = store.trace(TRACE)
+    assert found
+    return terminal.render(found, color)
+
+
+# What is printed
+
+
+def test_a_trace_is_drawn_as_a_tree() -> None:
+    text = rendered(
+        event(
+            1,
+            name="GET /home",
+            duration_ms=14.2,
+            **{"http.route": "/home", "http.response.status_code": 200},
+        ),
+        event(2, 1, name="home-activities-mock-data", **{"app.result_length": 3, "other": 1}),
+        event(3, 2, name="GET", **{"url.full": "http://127.0.0.1:4568/", "app.title": "two words"}),
+        event(4, 3, name="GET /profiles", **{"service.name": "profiles"}),
+        event(5, 4, name="look-up", duration_ms=0.01, **{"service.name": "profiles"}),
+        event(6, 1, name="render"),
+    )
+    assert text == (
+        f"GET /home  200  backend           14.2 ms  trace {TRACE}\n"
+        "├─ home-activities-mock-data       2.5 ms  app.result_length=3\n"
+        '│  └─ GET http://127.0.0.1:4568/   2.5 ms  app.title="two words"\n'
+        "│     └─ GET /profiles  profiles   2.5 ms\n"
+        "│        └─ look-up               <0.1 ms\n"
+        "└─ render                          2.5 ms\n"
+    )
+
+
+def test_an_error_is_marked_with_its_exception_or_its_message() -> None:
+    raised = {
+        "name": "exception",
+        "attributes": {"exception.type": "ValueError", "exception.message": "no such feed"},
+    }
+    text = rendered(
+        event(1, error=True, events=[raised], status_message="not this"),
+        event(2, 1, error=True, status_message="timed out"),
+        event(3, 1, error=False, events=[raised]),
+    )
+    first, second, third = text.splitlines()
+    assert "✗ ValueError: no such feed" in first
+    assert "not this" not in first
+    assert "✗ timed out" in second
+    assert "✗" not in third
+
+
+def test_a_missing_parent_is_said() -> None:
+    lines = rendered(event(1), event(3, parent=2), event(4, parent=3)).splitlines()
+    assert "parent not received" not in lines[0]
+    assert lines[1].startswith("span-3")
+    assert lines[1].endswith("parent not received")
+    assert lines[2].startswith("└─ span-4")
+
+
+def test_nothing_in_a_span_can_steer_the_terminal() -> None:
+    evil = "a\x1b[2J\x1b]0;t\x07\r\n\x9b1m\u202e\u2066\u200b\u2028b"
+    raised = {"name": "exception", "attributes": {"exception.message": evil}}
+    text = rendered(
+        event(
+            1,
+            name=evil,
+            error=True,
+            events=[raised],
+            **{
+                "service.name": evil,
+                "url.full": evil,
+                "app.list": [evil, {evil: 1}],
+                "app." + evil: evil,
+            },
+        )
+    )
+    assert text.count("\n") == 1
+    assert text.rstrip("\n").isprintable()
+    assert r"a\x1b[2J" in text
+    assert r"\u202e" in text
+
+
+def test_long_values_and_many_attributes_are_cut() -> None:
+    many = {f"app.n{n}": "x" * 1_000_000 for n in range(50)}
+    text = rendered(event(1, name="n" * 1_000_000, **many))
+    assert len(text) < 2_000
+    assert "nnn…" in text
+    assert "… 38 more" in text
+
+
+def test_a_circle_of_parents_is_drawn_once_and_ends() -> None:
+    lines = rendered(event(1, parent=2), event(2, parent=1), event(3, parent=3)).splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith("its parents form a circle")
+
+
+@pytest.mark.parametrize("parent_of", [lambda n: n - 1, lambda n: int(n > 1)])
+def test_huge_traces_are_drawn_without_recursion_and_cut(parent_of: Any) -> None:
+    text = rendered(*(event(n, parent_of(n)) for n in range(1, 20_001)))
+    lines = text.splitlines()
+    assert lines[-1] == "… 19800 more spans"
+    assert len(lines) == 201
+    assert max(map(len, lines)) < 150
+
+
+def test_colors_need_a_terminal_or_to_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert terminal.wants_color(Terminal())
+    assert not terminal.wants_color(io.StringIO())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert terminal.wants_color(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not terminal.wants_color(Terminal())
+
+
+def test_colors_change_nothing_but_colors() -> None:
+    spans = [event(1, **{"http.response.status_code": 200}), event(2, 1, **{"app.n": 1})]
+    colored = rendered(*spans, color=True)
+    assert "\x1b[32m  200\x1b[0m" in colored
+    assert re.sub(r"\x1b\[\d+m", "", colored) == rendered(*spans)
+
+
+def printed(encoding: str, *spans: dict[str, Any]) -> str:
+    store = Store()
+    add(store, spans)
+    raw = io.BytesIO()
+    printer = terminal.Printer(store.trees, io.TextIOWrapper(raw, encoding, newline="\n"))
+    found = store.trace(TRACE)
+    assert found
+    printer.print(found)
+    return raw.getvalue().decode(encoding)
+
+
+def test_an_encoding_without_line_drawing_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    spans = [event(1), event(2, 1, name="ж", error=True), event(3, 1)]
+    assert "├─ ж" in printed("utf-8", *spans)
+    text = printed("ascii", *spans)
+    assert "|- \\u0436" in text
+    assert "`- span-3" in text
+    assert "x" in text
+
+
+# When it is printed
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def printer(store: Store, clock: Clock) -> terminal.Printer:
+    return terminal.Printer(store.trees, io.StringIO(), clock)
+
+
+def names(traces: list[Trace]) -> list[str]:
+    return [trace.summary.name for trace in traces]
+
+
+def test_a_complete_trace_is_finished_after_a_quiet_second(
+    store: Store, printer: terminal.Printer, clock: Clock
+) -> None:
+    add(store, [event(2, parent=1)])
+    printer.received({TRACE})
+    clock.now += 0.9
+    add(store, [event(1)])
+    printer.received({TRACE})
+    clock.now += 0.9
+    assert printer.finished() == []
+    clock.now += 0.1
+    assert names(printer.finished()) == ["span-1"]
+
+
+def test_an_incomplete_trace_is_given_up_after_five_seconds(
+    store: Store, printer: terminal.Printer, clock: Clock
+) -> None:
+    add(store, [event(2, parent=1)])
+    printer.received({TRACE})
+    clock.now += 4.9
+    assert printer.finished() == []
+    clock.now += 0.1
+    assert names(printer.finished()) == ["span-2"]
+
+
+def test_a_trace_whose_root_comes_late_is_finished_a_second_later(
+    store: Store, printer: terminal.Printer, clock: Clock
+) -> None:
+    add(store, [event(2, parent=1)])
+    printer.received({TRACE})
+    clock.now += 3
+    assert printer.finished() == []
+    add(store, [event(1)])
+    printer.received({TRACE})
+    clock.now += 1
+    assert names(printer.finished()) == ["span-1"]
+
+
+def test_a_trace_is_finished_once(store: Store, printer: terminal.Printer, clock: Clock) -> None:
+    add(store, [event(1)])
+    printer.received({TRACE})
+    clock.now += 1
+    assert len(printer.finished()) == 1
+    add(store, [event(2, parent=1)])
+    printer.received({TRACE})
+    clock.now += 60
+    assert printer.finished() == []
+
+
+def test_an_incomplete_trace_does_not_hold_up_others(store: Store, printer: terminal.Printer, clock: Clock) -> None:
+    add(store, [event(2, parent=1)])
+    printer.received({TRACE})
+    clock.now += 1
+    assert printer.finished() == []
+    add(store, [event(3, trace="ab" * 16)])
+    printer.received({"ab" * 16})
+    clock.now += 1
+    assert names(printer.finished()) == ["span-3"]
+
+
+def test_of_many_traces_at_once_the_newest_are_finished_and_the_others_counted(
+    store: Store, printer: terminal.Printer, clock: Clock
+) -> None:
+    ids = [f"{number:032x}" for number in range(1, 200)]
+    add(store, [event(number, trace=trace_id) for number, trace_id in enumerate(ids, 1)])
+    for trace_id in ids:
+        printer.received({trace_id})
+    clock.now += 1
+    assert [trace.summary.trace_id for trace in printer.finished()] == ids[-terminal.MOST_AT_ONCE :]
+    assert printer.left_out == len(ids) - terminal.MOST_AT_ONCE
+    assert printer.finished() == []
+
+
+def test_a_trace_that_the_store_has_dropped_is_not_finished(printer: terminal.Printer, clock: Clock) -> None:
+    printer.received({TRACE})
+    clock.now += 10
+    assert printer.finished() == []
+
+
+def test_a_tree_ends_with_the_address_of_its_page(store: Store) -> None:
+    add(store, [event(1)])
+    out = io.StringIO()
+    found = store.trace(TRACE)
+    assert found
+    terminal.Printer(store.trees, out, page=lambda trace: f"http://here/{trace.summary.trace_id}").print(found)
+    assert out.getvalue().splitlines()[-2:] == [f"http://here/{TRACE}", ""]
+
+
+def test_spans_are_taken_in_while_the_store_is_asked(store: Store, clock: Clock) -> None:
+    add(store, [event(1)])
+
+    def find(trace_ids: Any) -> Any:
+        printer.received({"ab" * 16})  # as a request that comes in the meantime does
+        return store.trees(trace_ids)
+
+    printer = terminal.Printer(find, io.StringIO(), clock)
+    printer.received({TRACE})
+    clock.now += 1
+    asking = threading.Thread(target=lambda: found.extend(printer.finished()), daemon=True)
+    found: list[Trace] = []
+    asking.start()
+    asking.join(10)
+    assert names(found) == ["span-1"]
