@@ -1,1 +1,39 @@
-"""OpenTelemetry for Flask, with the parts that production needs."""
+"""OpenTelemetry for Flask, with the parts that production needs.
+
+Each name takes the place of OpenTelemetry's part of the same name, or adds to it:
+
+    from traced_flask import FlaskInstrumentor, OTLPSpanExporter
+
+    trace.set_tracer_provider(provider := TracerProvider())
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    FlaskInstrumentor().instrument_app(app)
+
+Import it before OpenTelemetry: it first makes the environment one that OpenTelemetry can follow.
+"""
+
+from traced_flask import settings
+
+settings.problems.extend(settings.prepare())
+
+# OpenTelemetry reads the environment while it is imported.
+from traced_flask.exporters import OTLPLogExporter, OTLPSpanExporter  # noqa: E402
+from traced_flask.flask import FlaskInstrumentor  # noqa: E402
+from traced_flask.links import trace_url  # noqa: E402
+from traced_flask.logs import LoggingHandler, log_to_stderr  # noqa: E402
+from traced_flask.redaction import redact_query  # noqa: E402
+from traced_flask.routes import destinations  # noqa: E402
+from traced_flask.sampling import sampler  # noqa: E402
+from traced_flask.setup import shutdown_at_exit  # noqa: E402
+
+__all__ = [
+    "FlaskInstrumentor",
+    "LoggingHandler",
+    "OTLPLogExporter",
+    "OTLPSpanExporter",
+    "destinations",
+    "log_to_stderr",
+    "redact_query",
+    "sampler",
+    "shutdown_at_exit",
+    "trace_url",
+]

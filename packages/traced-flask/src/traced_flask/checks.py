@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 LARGEST: Final = 2**31 - 1  # what the C code behind deque and wait() takes everywhere
 
+HIGHEST_RATE: Final = 1_000_000
 DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
 
 Checked = tuple[str | None, list[str]]
@@ -70,6 +71,13 @@ def one_of(*allowed: str, default: str | None = None) -> Check:
         return default, [f"is not {_either(allowed)}; {_instead(default)}"]
 
     return check
+
+
+def sample_rate(text: str) -> Checked:
+    """A whole number of traces of which one is kept."""
+    if text.isascii() and text.isdecimal() and len(text) <= 7 and 1 <= int(text) <= HIGHEST_RATE:
+        return text, []
+    return None, [f"is not a whole number from 1 to {HIGHEST_RATE}; every trace is kept. 10 keeps one in ten"]
 
 
 def some_of(*allowed: str, default: str) -> Check:

@@ -69,11 +69,13 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> list[str]:
         elif usable != environ[name]:
             environ[name] = usable
 
-    for name in sorted(each for each in environ if each.startswith("OTEL_")):
+    for name in sorted(each for each in environ if each.startswith("OTEL_") or each == "SAMPLE_RATE"):
         if not environ[name].strip():
             del environ[name]
         elif check := next((check for names, check in CHECKS if re.fullmatch(names, name)), None):
             follow(name, check)
+    if "OTEL_TRACES_SAMPLER" in environ and "SAMPLE_RATE" in environ:
+        found.append("SAMPLE_RATE has no effect; OTEL_TRACES_SAMPLER is used.")
     if environ.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio"):
         environ.setdefault("OTEL_TRACES_SAMPLER_ARG", "1")
         follow("OTEL_TRACES_SAMPLER_ARG", number(0, 1, 1))
@@ -94,6 +96,7 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> list[str]:
 BOOLEAN: Final = one_of("true", "false", default="false")
 
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
+    ("SAMPLE_RATE", checks.sample_rate),
     ("OTEL_SDK_DISABLED|OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", BOOLEAN),
     ("OTEL_SERVICE_NAME", checks.any_text),
     ("OTEL_RESOURCE_ATTRIBUTES", checks.resource_attributes),

@@ -1,0 +1,48 @@
+"""Hooks for gunicorn's configuration file:
+
+    from traced_flask.gunicorn import on_starting, worker_exit, worker_int
+
+https://gunicorn.org/reference/settings/#server-hooks
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any, Final
+
+from traced_flask import settings
+from traced_flask.delivery import LONGEST_END
+from traced_flask.logs import log_to_stderr
+from traced_flask.routes import Routes, announce
+from traced_flask.setup import shutdown
+
+REPLACED: Final = 0.5  # seconds that a worker gives a destination in an outage while its successor waits
+
+
+def on_starting(server: Any) -> None:
+    """Log where telemetry goes, once for all workers."""
+    if not settings.disabled():
+        log_to_stderr()
+        announce(Routes())  # not kept: a worker's application may set variables
+
+
+def worker_int(worker: Any) -> None:
+    """On SIGINT and SIGQUIT, let the requests of a threaded worker finish, as far as `graceful_timeout` allows.
+
+    gunicorn does not wait for them, but the interpreter does: their spans would end after telemetry did.
+    """
+    if pool := getattr(worker, "tpool", None):
+        waiting = threading.Thread(target=pool.shutdown, daemon=True)
+        waiting.start()
+        waiting.join(max(0.0, worker.cfg.graceful_timeout - LONGEST_END - 1))
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Deliver the telemetry of a worker that ends, in 3 seconds at most.
+
+    Where `max_requests` ends it, gunicorn starts its successor when it is gone: it gives a destination in an outage
+    half a second.
+    """
+    if worker.pid == os.getpid():  # gunicorn calls this in its master too, for a worker that was killed
+        shutdown(in_outage=REPLACED if worker.nr >= worker.max_requests else None)

@@ -1,0 +1,97 @@
+"""Logging: records over OTLP, and lines with trace ids on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import re
+import time
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry._logs import LoggerProvider
+from opentelemetry.instrumentation.logging import handler
+
+LEFT_OUT: Final = re.compile(r"(werkzeug|gunicorn\.access|waitress\.queue|urllib3|opentelemetry|traced_flask)(\.|$)")
+HEALTH_CHECK: Final = re.compile(r'"(GET|HEAD) \S*/(health|healthz|healthcheck|livez|readyz|live|ready|ping)/?[ ?]')
+REMEMBERED: Final = 100  # tracebacks
+INTERVAL: Final = 60.0  # seconds in which the same traceback is written once
+
+
+class LoggingHandler(handler.LoggingHandler):
+    """Sends log records with OpenTelemetry's logger provider, as the handler of the same name there does.
+
+    It leaves out access logs, which spans replace, and records about telemetry itself, which would make more of it. A
+    record that cannot be formatted is reported like those of Python's own handlers, not raised.
+    """
+
+    def __init__(
+        self,
+        level: int = logging.NOTSET,
+        logger_provider: LoggerProvider | None = None,
+        log_code_attributes: bool = False,
+    ) -> None:
+        super().__init__(level, logger_provider, log_code_attributes)
+        self.addFilter(lambda record: not LEFT_OUT.match(record.name))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        with contextlib.suppress(RuntimeError):  # since Python 3.12 a process that is ending starts no thread
+            super().flush()
+
+
+def detach() -> None:
+    """Take every `LoggingHandler` from the root logger."""
+    for each in logging.root.handlers[:]:
+        if isinstance(each, LoggingHandler):
+            logging.root.removeHandler(each)
+
+
+def log_to_stderr() -> None:
+    """Write log records of INFO and above to standard error, with the ids of the current span.
+
+    Does nothing if the root logger has a handler that writes already. Access-log lines of health checks are left out,
+    and the same traceback is written once a minute.
+    """
+    if all(isinstance(each, LoggingHandler) for each in logging.root.handlers):
+        stream = logging.StreamHandler()
+        stream.setFormatter(StderrFormatter())
+        stream.addFilter(lambda record: not (record.name == "werkzeug" and HEALTH_CHECK.search(record.getMessage())))
+        logging.root.addHandler(stream)
+        logging.root.setLevel(logging.INFO)
+
+
+class StderrFormatter(logging.Formatter):
+    """A line with the ids of the current span, where there is one, and each traceback once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s%(trace)s %(message)s")
+        self._written: dict[str, float] = {}  # tracebacks, and when, on time.monotonic()
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        span = trace.get_current_span().get_span_context()
+        ids = trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
+        suffix = " trace_id={} span_id={}".format(*ids) if span.is_valid else ""
+        return str(self._fmt) % {**vars(record), "trace": suffix}
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info and not record.exc_text:
+            text = self.formatException(record.exc_info)
+            record = copy.copy(record)  # other handlers write it in full
+            record.exc_text = f"{text.splitlines()[-1]} (its traceback is above)" if self._repeats(text) else text
+        return super().format(record)
+
+    def _repeats(self, text: str) -> bool:
+        now = time.monotonic()
+        if now - self._written.get(text, -INTERVAL) < INTERVAL:
+            return True
+        self._written[text] = now
+        if len(self._written) > REMEMBERED:
+            del self._written[next(iter(self._written))]
+        return False

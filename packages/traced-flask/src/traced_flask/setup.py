@@ -1,0 +1,98 @@
+"""The end of a process: telemetry is delivered, and never takes longer than it may."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Protocol
+
+from traced_flask.delivery import LONGEST_END, begin_end
+from traced_flask.logs import detach
+
+
+class Provider(Protocol):
+    """A TracerProvider, LoggerProvider or MeterProvider."""
+
+    def shutdown(self) -> object: ...
+
+
+def shutdown_at_exit(*providers: Provider) -> None:
+    """Shut `providers` down when the process ends, all at the same time and in 3 seconds at most.
+
+    That bound is for OpenTelemetry's own exporters and metric readers too: one that takes longer is abandoned. The
+    providers' own exit handlers, which take up to 30 seconds each, are removed.
+    """
+    for provider in providers:
+        atexit.unregister(provider.shutdown)
+        _shutdowns.append(Shutdown(provider))
+    atexit.unregister(shutdown)
+    atexit.register(shutdown)
+
+
+def shutdown(seconds: float = LONGEST_END, in_outage: float | None = None) -> None:
+    """Do now what `shutdown_at_exit` does at the end.
+
+    All together take up to `seconds`, and deliveries to a destination in an outage up to `in_outage`.
+    """
+    begin_end(seconds, in_outage)
+    until = time.monotonic() + seconds
+    detach()  # what is logged from now on could not be sent
+    providers, _shutdowns[:] = _shutdowns[:], []
+    for each in providers:
+        each.begin()
+    for each in providers:
+        each.wait(until)
+
+
+class Shutdown:
+    """The shutdown of one provider, in a thread that can be abandoned.
+
+    The thread starts at once and waits: since Python 3.12 a process that is ending starts none.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._asked = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="telemetry-shutdown", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._asked.wait()
+        self._provider.shutdown()
+
+    def begin(self) -> None:
+        try:
+            if self._pid != os.getpid():  # a forked child, without the thread
+                self._start()
+        except RuntimeError:
+            self._provider.shutdown()
+        self._asked.set()
+
+    def wait(self, until: float) -> None:
+        """Wait for its end, until then on time.monotonic()."""
+        with contextlib.suppress(RuntimeError):  # it could not be started
+            self._thread.join(max(0.0, until - time.monotonic()))
+
+
+_shutdowns: list[Shutdown] = []
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end the process as `sys.exit` does, so that telemetry is delivered, unless somebody handles it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with contextlib.suppress(ValueError):  # in a subinterpreter
+            signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(signum: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signum)  # what a shell sees of a process that the signal ends
