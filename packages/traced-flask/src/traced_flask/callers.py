@@ -1,0 +1,89 @@
+"""What the callers of a service may decide about its traces."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from wsgiref.types import WSGIEnvironment
+
+from opentelemetry import context as contexts
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.instrumentation.wsgi import WSGIGetter
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags
+
+UNDECIDED: Final = contexts.create_key("undecided")  # True where the caller's trace id is continued, not its decision
+ORIGIN: Final = re.compile(r"\*|https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?", re.IGNORECASE | re.ASCII)
+
+logger = logging.getLogger(__name__)
+
+
+class IdsGetter(WSGIGetter):
+    """Reads the headers that hold a caller's ids, not those that an untrusted caller could fill with anything."""
+
+    def get(self, carrier: WSGIEnvironment, key: str) -> list[str] | None:
+        return None if key in ("baggage", "tracestate") else super().get(carrier, key)
+
+
+ALL_HEADERS: Final = WSGIGetter()
+IDS: Final = IdsGetter()
+
+
+@dataclass(frozen=True)
+class Callers:
+    """Whose traces an application continues: everybody's when `trusted`, else those of pages of `origins`.
+
+    A trusted caller decides on the trace's id, whether it is kept, and on baggage; a page on the id alone; anybody
+    else on nothing: a new trace starts, with a link to the caller's. A stranger could otherwise put every request
+    into one trace, hide requests, or have each counted as a million.
+    https://www.w3.org/TR/trace-context-2/#privacy-considerations
+    """
+
+    trusted: bool = False
+    origins: frozenset[str] = frozenset()  # in lower case; "*" is every origin
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Callers:
+        """Read TRUST_TRACEPARENT and CORS_ORIGINS from `config`, else from the environment; never raises.
+
+        A value that does not parse trusts nobody, and is logged.
+        """
+        trust = str(setting(config, "TRUST_TRACEPARENT")).strip().lower()
+        if trust not in ("true", "false", ""):
+            logger.warning("TRUST_TRACEPARENT is neither true nor false; no caller's traceparent is trusted.")
+        listed = setting(config, "CORS_ORIGINS")
+        names = [] if isinstance(listed, bool) else str(listed).split(",")
+        origins = {name.strip().lower() for name in names if name.strip()}
+        if wrong := sorted(origin for origin in origins if not ORIGIN.fullmatch(origin)):
+            logger.warning(
+                "CORS_ORIGINS: %r is no origin; one looks like https://app.example.com:3000. "
+                "No trace starts in a page of it.",
+                wrong[0][:100],
+            )
+        return cls(trust == "true", frozenset(origins.difference(wrong)))
+
+    def parent(self, environ: WSGIEnvironment) -> tuple[Context, Sequence[Link]]:
+        """Return the context in which the span of a request starts, and its links."""
+        if self.trusted:
+            return propagate.extract(environ, getter=ALL_HEADERS), ()
+        found = propagate.extract(environ, getter=IDS)
+        caller = trace.get_current_span(found).get_span_context()
+        if not caller.is_valid:
+            return Context(), ()
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None or not ("*" in self.origins or origin.lower() in self.origins):
+            return Context(), (Link(caller),)
+        # Sampled, so that a sampler that follows its parent cannot be switched off by a page.
+        flags = TraceFlags(caller.trace_flags | TraceFlags.SAMPLED)
+        ids = SpanContext(caller.trace_id, caller.span_id, is_remote=True, trace_flags=flags)
+        return contexts.set_value(UNDECIDED, True, trace.set_span_in_context(NonRecordingSpan(ids), Context())), ()
+
+
+def setting(config: Mapping[str, Any], name: str) -> Any:
+    """The setting `name` of an application, else of the environment; "" where there is none."""
+    value = config.get(name)
+    return os.environ.get(name, "") if value is None else value

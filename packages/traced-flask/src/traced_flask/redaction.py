@@ -1,0 +1,33 @@
+"""Query strings hold tokens and names: they are redacted in every attribute that would show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import requests
+from opentelemetry.trace import Span
+
+REDACTED: Final = "REDACTED"
+WITH_QUERY: Final = ("url.full", "http.url", "http.target")
+
+
+def redact(span: Span) -> None:
+    """Redact the query in the attributes of `span`, by their stable and their older names."""
+    attributes: Mapping[str, Any] = getattr(span, "attributes", None) or {}
+    for name in WITH_QUERY:
+        before, mark, _ = str(attributes.get(name, "")).partition("?")
+        if mark:
+            span.set_attribute(name, f"{before}?{REDACTED}")
+    if "url.query" in attributes:
+        span.set_attribute("url.query", REDACTED)
+
+
+def redact_query(span: Span, request: requests.PreparedRequest) -> None:
+    """Redact the query of an outgoing request: a request hook.
+
+    Example:
+        RequestsInstrumentor().instrument(request_hook=redact_query)
+    """
+    if "?" in (request.url or ""):
+        redact(span)

@@ -1,0 +1,121 @@
+"""A request and its headers as attributes, by the stable HTTP semantic conventions.
+
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Final
+from wsgiref.types import WSGIEnvironment
+
+from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS, CLIENT_PORT
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_REQUEST_METHOD_ORIGINAL,
+    HTTP_ROUTE,
+)
+from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_VERSION
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
+from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_QUERY, URL_SCHEME
+from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+from opentelemetry.util.http import (
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS,
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST,
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE,
+    detect_synthetic_user_agent,
+    get_custom_header_attributes,
+    get_custom_headers,
+    normalise_request_header_name,
+    normalise_response_header_name,
+    sanitize_method,
+)
+
+from traced_flask.redaction import REDACTED
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})  # the usual, looked up fast
+USER_AGENT_SYNTHETIC_TYPE: Final = "user_agent.synthetic.type"  # still in development: no stable constant
+
+synthetic_type = functools.lru_cache(maxsize=256)(detect_synthetic_user_agent)
+
+
+def text(raw: str) -> str:
+    """Decode a path of WSGI, which is bytes read as Latin-1, as UTF-8; U+FFFD stands for what is not UTF-8."""
+    return raw if raw.isascii() else raw.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def path_of(environ: WSGIEnvironment) -> str:
+    """The path of the request with the mount point."""
+    return text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+
+
+def method_of(environ: WSGIEnvironment) -> str:
+    """The method in upper case, or `_OTHER` for one that is not known."""
+    method: str = environ.get("REQUEST_METHOD", "")
+    return method if method in METHODS else sanitize_method(method.strip())
+
+
+def port_in(value: object) -> int | None:
+    """A port number; None where `value` is none."""
+    digits = str(value)
+    return int(digits) or None if digits.isdecimal() and len(digits) <= 5 else None
+
+
+def describe(environ: WSGIEnvironment, rule: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the name and the attributes of the span of a request; `rule` is the route that Flask has matched."""
+    method, original = method_of(environ), environ.get("REQUEST_METHOD", "")
+    name = "HTTP" if method == "_OTHER" else method
+    attributes: dict[str, Any] = {
+        HTTP_REQUEST_METHOD: method,
+        URL_SCHEME: environ.get("wsgi.url_scheme", "http"),
+        URL_PATH: path_of(environ),
+    }
+    if original != method:
+        attributes[HTTP_REQUEST_METHOD_ORIGINAL] = original
+    if rule is not None:
+        route = text(environ.get("SCRIPT_NAME", "")) + rule
+        attributes[HTTP_ROUTE] = route
+        name = f"{name} {route}"
+    if environ.get("QUERY_STRING"):
+        attributes[URL_QUERY] = REDACTED
+    port = None
+    if host := environ.get("HTTP_HOST"):
+        address, colon, digits = host.rpartition(":")
+        port = port_in(digits) if colon else None
+        attributes[SERVER_ADDRESS] = (host if port is None else address).strip("[]")
+    if port is not None or (port := port_in(environ.get("SERVER_PORT"))) is not None:
+        attributes[SERVER_PORT] = port
+    if client := environ.get("REMOTE_HOST") or environ.get("REMOTE_ADDR"):
+        attributes[CLIENT_ADDRESS] = client
+        if (port := port_in(environ.get("REMOTE_PORT"))) is not None:
+            attributes[CLIENT_PORT] = port
+    if agent := environ.get("HTTP_USER_AGENT"):
+        attributes[USER_AGENT_ORIGINAL] = agent
+        if synthetic := synthetic_type(agent):
+            attributes[USER_AGENT_SYNTHETIC_TYPE] = synthetic
+    if version := environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"):
+        attributes[NETWORK_PROTOCOL_VERSION] = version
+    return name, attributes
+
+
+class CapturedHeaders:
+    """Which headers the environment asks for when this is made; `of_requests` and `of_responses` are empty for none."""
+
+    def __init__(self) -> None:
+        self.of_requests = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST)
+        self.of_responses = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE)
+        self._sanitized = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS)
+
+    def in_request(self, environ: WSGIEnvironment) -> dict[str, list[str]]:
+        """The attributes for the headers of a request."""
+        headers = {name[5:].replace("_", "-"): value for name, value in environ.items() if name.startswith("HTTP_")}
+        return get_custom_header_attributes(headers, self.of_requests, self._sanitized, normalise_request_header_name)
+
+    def in_response(self, headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+        """The attributes for the headers of a response; values of one name are joined by a comma."""
+        joined: dict[str, str] = {}
+        for name, value in headers:
+            key = name.lower()
+            joined[key] = f"{joined[key]},{value}" if key in joined else value
+        return get_custom_header_attributes(joined, self.of_responses, self._sanitized, normalise_response_header_name)
