@@ -1,0 +1,382 @@
+"""The queue between an exporter and a destination: kept through outages, bounded, emptied at the end.
+
+An exporter must never wait for the network, or a slow receiver would fill the SDK's queue and hold up a stopping
+process. So each destination has a queue of encoded batches and a thread that sends them, oldest first. One log line
+says that an outage begins, one that it is over and what it cost.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from typing import Final
+
+from traced_flask.destination import Destination
+from traced_flask.encoder import halves
+from traced_flask.failure import UNCONFIGURED, Failure
+
+logger = logging.getLogger(__name__)
+
+CAPACITY: Final = 2048  # items (spans, log records), as in the SDK's own queue
+CAPACITY_BYTES: Final = 32 * 1024 * 1024  # for items that are unusually large
+BATCH_SIZE: Final = 512  # items in one request where several batches wait, as in the SDK's own batches
+BATCH_BYTES: Final = 4 * 1024 * 1024  # in one request where several batches wait
+FIRST_PAUSE: Final = 0.5  # s, before the second attempt; doubled each time
+LONGEST_PAUSE: Final = 5.0  # s, so that a new key or a receiver that is back is noticed soon
+LONGEST_END: Final = 3.0  # s
+INTERVAL: Final = 60.0  # s, in which trouble that comes and goes is logged once
+LASTING: Final = 10.0  # s, after which an outage is logged even so
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """An encoded export request with `count` items, made of `parts` if several were joined."""
+
+    signal: str
+    body: bytes = dataclasses.field(repr=False)
+    count: int
+    parts: tuple[Batch, ...] = dataclasses.field(default=(), repr=False)
+
+
+@dataclasses.dataclass(slots=True)
+class Outage:
+    """A time in which attempts fail."""
+
+    since: float  # on time.monotonic()
+    signals: set[str] = dataclasses.field(default_factory=set)  # that fail; a receiver may take one and not another
+    logged: dict[str, str] = dataclasses.field(default_factory=dict)  # signal: reason
+    lost: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    reason: str = ""
+
+
+class Delivery:
+    """Sends batches to `destination`, oldest first, from a daemon thread that starts with the first batch.
+
+    At most `capacity` items and 32 MiB wait; beyond that the oldest batches are lost and counted. Batches of a signal
+    that wait are sent together, up to `batch_size` items in a request. Safe to use from any thread. A forked child
+    starts empty: what was waiting is its parent's to send.
+    """
+
+    def __init__(self, destination: Destination, capacity: int = CAPACITY, batch_size: int = BATCH_SIZE) -> None:
+        self.destination = destination
+        self.capacity = capacity
+        self.batch_size = batch_size
+        self._largest = BATCH_BYTES  # to join batches up to; less once the receiver has refused a request as too large
+        self._logged_at = self._recovered_at = float("-inf")
+        self._loss_reason = ""
+        self._start_empty()
+        if hasattr(os, "register_at_fork"):
+            restart = weakref.WeakMethod(self._start_empty)
+            os.register_at_fork(after_in_child=lambda: (method := restart()) and method())
+
+    def _start_empty(self) -> None:
+        self._changed = threading.Condition()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget everything. A thread that waits for an answer ends when it has one."""
+        self._queue: collections.deque[Batch] = collections.deque()
+        self._count = self._bytes = 0  # in the queue
+        self._sending: Batch | None = None
+        self._thread: threading.Thread | None = None
+        self._until: float | None = None  # on time.monotonic(), while `close` runs
+        self._outage: Outage | None = None
+        self._lost: collections.Counter[str] = collections.Counter()  # outside of outages, and in no log line yet
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether the last attempt of a signal failed."""
+        return self._outage is not None
+
+    def put(self, signal: str, body: bytes, count: int) -> None:
+        """Keep `body`, an encoded export request with `count` items, until it is delivered. Never waits."""
+        with self._changed:
+            self._queue.append(Batch(signal, body, count))
+            self._grow(count, len(body))
+            lost = self._make_room()
+            self._start_thread()
+            self._changed.notify_all()
+        if lost and not self.in_outage:
+            self._report_losses("it takes less telemetry than there is. Sample, or send less")
+
+    def flush(self, until: float) -> bool:
+        """Wait until everything is delivered, but not longer than `until` (on time.monotonic()) nor for an outage."""
+        with self._changed:
+            timeout = max(0.0, until - time.monotonic())
+            self._changed.wait_for(lambda: self._is_empty() or self.in_outage, timeout)
+            return self._is_empty()
+
+    def last_call(self, until: float) -> None:
+        """Send what is left at once: there is time until `until` (on time.monotonic())."""
+        with self._changed:
+            self._until = until
+            self._changed.notify_all()
+
+    def close(self, until: float) -> None:
+        """Send what is left, not taking longer than `until` (on time.monotonic()), and log what was lost.
+
+        What is put later is sent as before, so it can be called once more.
+        """
+        self.last_call(until)
+        with self._changed:
+            here = self._queue and not self._start_thread()
+            if here:
+                self._thread = threading.current_thread()
+        if here:
+            self._run()
+        with self._changed:
+            self._changed.wait_for(lambda: self._thread is None, max(0.0, until - time.monotonic()))
+            late = self._queue or self._sending
+            reason = "it did not answer in time" if late else self._loss_reason
+            reason = self._outage.reason if self._outage else reason
+            lost = self._lost + (self._outage.lost if self._outage else collections.Counter())
+            for batch in self._queue:
+                lost[batch.signal] += batch.count
+            unanswered = collections.Counter({self._sending.signal: self._sending.count} if self._sending else {})
+            self._let_go()
+            self._changed.notify_all()
+        self.destination.close()
+        parts = [(in_words(lost), "lost"), (in_words(unanswered), "sent without an answer")]
+        if costs := ", ".join(f"{words} {what}" for words, what in parts if words):
+            logger.warning(
+                "Stopped before all telemetry had reached %s: %s. %s.", self.destination.name, costs, sentence(reason)
+            )
+
+    def _is_empty(self) -> bool:
+        return not self._queue and self._sending is None
+
+    def _grow(self, count: int, size: int) -> None:
+        self._count += count
+        self._bytes += size
+
+    def _start_thread(self) -> bool:
+        """Whether there is a thread, or one could be started."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="telemetry-delivery", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # since Python 3.12 a process that is ending starts none
+                return False
+            self._thread = thread
+        return True
+
+    def _make_room(self) -> bool:
+        """Lose the oldest batches that are too many; whether there were any."""
+        full = False
+        while len(self._queue) > 1 and (self._count > self.capacity or self._bytes > CAPACITY_BYTES):
+            batch = self._pop()
+            self._lose(batch.signal, batch.count)
+            full = True
+        return full
+
+    def _pop(self) -> Batch:
+        batch = self._queue.popleft()
+        self._grow(-batch.count, -len(batch.body))
+        return batch
+
+    def _put_back(self, batches: tuple[Batch, ...]) -> None:
+        for batch in reversed(batches):
+            self._queue.appendleft(batch)
+            self._grow(batch.count, len(batch.body))
+        self._make_room()
+
+    def _lose(self, signal: str, count: int) -> None:
+        (self._outage.lost if self._outage else self._lost)[signal] += count
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while (batch := self._next()) is not None:
+            began = time.monotonic()
+            timeout = self.destination.endpoints[batch.signal].timeout
+            if self._until is not None:
+                timeout = min(timeout, max(0.0, self._until - began))
+            failure = self._settle(batch, began, self.destination.send(batch.signal, batch.body, timeout))
+            if failure is None:
+                pause = FIRST_PAUSE
+                continue
+            if not self._rest(failure.pause or pause * random.uniform(0.8, 1)):
+                return
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _next(self) -> Batch | None:
+        """The oldest batch, joined with those of its signal that may go along; None when the thread is to end."""
+        mine = threading.current_thread()
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._until is not None or self._thread is not mine)
+            if self._thread is not mine:
+                return None
+            if not self._queue or (self._until is not None and time.monotonic() >= self._until):
+                self._end_thread()
+                return None
+            first = self._pop()
+            parts, count, size = [first], first.count, len(first.body)
+            rest = []
+            while self._queue:
+                batch = self._pop()
+                fits = count + batch.count <= self.batch_size and size + len(batch.body) <= self._largest
+                if batch.signal == first.signal and fits:
+                    parts.append(batch)
+                    count, size = count + batch.count, size + len(batch.body)
+                else:
+                    rest.append(batch)
+            for batch in rest:
+                self._queue.append(batch)
+                self._grow(batch.count, len(batch.body))
+            self._sending = joined(tuple(parts))
+            return self._sending
+
+    def _end_thread(self) -> None:
+        self._thread = None
+        self._changed.notify_all()
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait before the next attempt, which comes at once when `close` begins; False if there is no time for one."""
+        with self._changed:
+            if self._until is None:
+                self._changed.wait_for(lambda: self._until is not None, seconds)
+            elif time.monotonic() + seconds < self._until:
+                self._changed.wait_for(lambda: False, seconds)
+            else:
+                self._end_thread()
+                return False
+        return True
+
+    def _settle(self, batch: Batch, began: float, failure: Failure | None) -> Failure | None:
+        """Account for an attempt. Returns the failure if there is to be a pause after it."""
+        now, line, losses = time.monotonic(), None, None
+        with self._changed:
+            if self._sending is not batch:  # `close` has given it up
+                return None
+            self._sending = None
+            if failure is None or failure is UNCONFIGURED or failure.rejected is not None:
+                line = self._recovered(batch.signal, now, silent=failure is UNCONFIGURED)
+                if failure is not None and failure.rejected is not None:
+                    self._lose(batch.signal, min(failure.rejected, batch.count))
+                    losses = f"it rejects them: {failure.reason}"
+                failure = None
+            elif failure.too_large and batch.count > 1 and (pieces := split(batch)):
+                self._largest = min(self._largest, len(batch.body) // 2)
+                self._put_back(pieces)
+                failure = None
+            elif failure.too_large:
+                self._lose(batch.signal, batch.count)
+                losses = failure.reason
+            else:
+                line = self._failed(batch, began, now, failure)
+            self._changed.notify_all()
+        if line:
+            logger.warning("%s", line)
+        if losses:
+            self._report_losses(losses)
+        return failure
+
+    def _failed(self, batch: Batch, began: float, now: float, failure: Failure) -> str | None:
+        """Note a failed attempt; the log line that is due."""
+        outage = self._outage = self._outage or Outage(since=began)
+        outage.signals.add(batch.signal)
+        outage.reason = failure.reason
+        if failure.retryable:
+            self._put_back(batch.parts or (batch,))
+        else:
+            self._lose(batch.signal, batch.count)
+        comes_and_goes = outage.since - self._recovered_at < INTERVAL and now - outage.since < LASTING
+        if batch.signal in outage.logged or comes_and_goes or self._until is not None:
+            return None
+        known = failure.reason in outage.logged.values()
+        outage.logged[batch.signal] = failure.reason
+        return None if known else f"Telemetry is not reaching {self.destination.name}: {failure.reason}."
+
+    def _recovered(self, signal: str, now: float, silent: bool) -> str | None:
+        """Note that `signal` arrives; the log line that is due."""
+        outage = self._outage
+        if outage is None:
+            return None
+        outage.signals.discard(signal)
+        if outage.signals:
+            return None
+        self._outage = None
+        if silent or not outage.logged:
+            self._lost += outage.lost
+            return None
+        self._recovered_at = now
+        costs = in_words(outage.lost) or "nothing was"
+        return f"Telemetry is reaching {self.destination.name} again after {now - outage.since:.0f} s; {costs} lost."
+
+    def _report_losses(self, reason: str) -> None:
+        """Log what was lost outside of outages, once a minute at most."""
+        with self._changed:
+            now, self._loss_reason = time.monotonic(), reason
+            if now - self._logged_at < INTERVAL:
+                return
+            self._logged_at = now
+            lost, self._lost = self._lost, collections.Counter()
+        if words := in_words(lost):
+            logger.warning("%s did not reach %s: %s.", words, self.destination.name, reason)
+
+
+def joined(parts: tuple[Batch, ...]) -> Batch:
+    """`parts` in one request: encoded messages, one after the other, are one message with the items of all.
+
+    https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    """
+    if len(parts) == 1:
+        return parts[0]
+    body = b"".join(part.body for part in parts)
+    return Batch(parts[0].signal, body, sum(part.count for part in parts), parts)
+
+
+def split(batch: Batch) -> tuple[Batch, ...]:
+    """The batches that were joined to `batch`, or its halves; none if it cannot be divided."""
+    if batch.parts:
+        return batch.parts
+    with contextlib.suppress(Exception):
+        return tuple(Batch(batch.signal, body, count) for body, count in halves(batch.signal, batch.body))
+    return ()
+
+
+def in_words(counts: collections.Counter[str]) -> str:
+    """`{"traces": 3, "logs": 1}` as "3 spans and 1 log record"; "" when there is none."""
+    one = {"traces": "span", "logs": "log record"}
+    parts = [f"{n} {one.get(kind, 'item')}{'' if n == 1 else 's'}" for kind, n in counts.items() if n]
+    return " and ".join(parts)
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+_end: tuple[float, ...] = ()  # on time.monotonic(): the end in general, and that for a destination in an outage
+
+
+def begin_end(seconds: float = LONGEST_END, in_outage: float | None = None) -> None:
+    """Give all telemetry together `seconds` from now on, or `in_outage` to a destination in an outage.
+
+    Only the first call counts, until the next exporter is made.
+    """
+    global _end
+    now = time.monotonic()
+    _end = _end or (now + seconds, now + (seconds if in_outage is None else in_outage))
+
+
+def end_of(delivery: Delivery) -> float:
+    """Until when `delivery` may take, on time.monotonic()."""
+    begin_end()
+    at, at_in_outage = _end
+    return at_in_outage if delivery.in_outage else at
+
+
+def forget_end() -> None:
+    """Begin anew: an exporter is made, or this is a forked child."""
+    global _end
+    _end = ()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget_end)

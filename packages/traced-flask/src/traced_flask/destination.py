@@ -1,0 +1,236 @@
+"""One bounded POST to an OTLP receiver, and in words why it failed.
+
+An attempt ends when its time is over, whatever the receiver does: connecting, proxy, TLS, sending and the whole answer
+share one deadline. Only the system's name lookup has its own bound. An answer is read up to `LONGEST_ANSWER` bytes.
+Connections are kept for the next batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import gzip
+import http.client
+import os
+import re
+import ssl
+import time
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Literal, cast
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from opentelemetry.exporter.otlp.proto.http.version import __version__ as otlp_version
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from traced_flask.failure import NO_RECEIVER, UNCONFIGURED, Failure, escaped, explain, judged
+from traced_flask.wire import AnswerTooLong, Proxy, Unreachable, Wire, open_wire
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where one signal goes.
+
+    Attributes:
+        url: in full, with /v1/traces.
+        headers: those of the moment, with the API key; None when there is nothing to send with.
+        timeout: seconds for one attempt as a whole.
+        certificate: file or folder of the CAs to trust, in PEM. None: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or certifi's.
+        client_certificate: file in PEM, with `client_key` if that is not in it.
+    """
+
+    url: str = dataclasses.field(repr=False)
+    headers: Callable[[], Mapping[str, str] | None] = dataclasses.field(repr=False)
+    timeout: float = 10.0
+    compression: Literal["gzip", "deflate"] | None = None
+    certificate: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+
+
+class Destination:
+    """An OTLP receiver, with an endpoint for each signal ("traces", "logs") that it takes.
+
+    `name` is for log lines: scheme, host and port alone. Safe to use from any thread and in a forked child.
+    """
+
+    def __init__(self, name: str, endpoints: Mapping[str, Endpoint]) -> None:
+        self.name = name
+        self.endpoints = endpoints
+        self._idle: dict[object, http.client.HTTPConnection] = {}
+        self._process = os.getpid()
+
+    def send(self, signal: str, body: bytes, timeout: float) -> Failure | None:
+        """POST `body`, an encoded export request, once. Takes at most `timeout` seconds and never raises."""
+        endpoint = self.endpoints[signal]
+        proxy = None
+        try:
+            url = parsed(endpoint.url)
+            given = endpoint.headers()
+            if given is None:
+                return UNCONFIGURED
+            if (headers := complete(given, url, endpoint.compression)) is None:
+                return Failure("one of its headers cannot be sent. Check OTEL_EXPORTER_OTLP_HEADERS and the API key")
+            proxy = Proxy.of(endpoint.url)
+            answer = self._post(endpoint, url, proxy, headers, compressed(body, endpoint.compression), timeout)
+            failure = judged(*answer, secrets=given.values())
+        except AnswerTooLong:
+            failure = Failure(NO_RECEIVER.format("more than 64 kB"))
+        except Exception as error:
+            failure = explain(error, timeout, own_ca=bool(endpoint.certificate))
+        if failure and proxy and failure.rejected is None and proxy.name not in failure.reason:
+            through = f"{failure.reason}. It was sent through the proxy {proxy.name}; NO_PROXY names what needs none"
+            failure = dataclasses.replace(failure, reason=through)
+        return failure
+
+    def close(self) -> None:
+        """Close the connections that are kept; the next `send` opens another."""
+        idle, self._idle = self._idle, {}
+        for connection in idle.values():
+            connection.close()
+
+    def _post(
+        self,
+        endpoint: Endpoint,
+        url: SplitResult,
+        proxy: Proxy | None,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout: float,
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """The answer and its body, from a connection that was kept or from a new one.
+
+        A receiver may close a kept connection at any time: a failure of one says nothing, and a new one is tried.
+        """
+        deadline = time.monotonic() + timeout
+        kept_as = (endpoint.certificate, endpoint.client_certificate, endpoint.client_key, proxy)
+        if self._process != os.getpid():  # the parent's connections are the parent's
+            self._idle, self._process = {}, os.getpid()
+        connection = self._idle.pop(kept_as, None)
+        if connection is not None:
+            wire = cast(Wire, connection.sock)
+            wire.renew(deadline)
+            if not wire.readable():  # nothing was asked, so what can be read is its end
+                try:
+                    return self._exchange(connection, kept_as, url, proxy, headers, body)
+                except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                    pass
+            connection.close()
+        connection = http.client.HTTPConnection(url.hostname or "", url.port or default_port(url))
+        tls = functools.partial(tls_context, endpoint) if url.scheme == "https" else None
+        connection.sock = open_wire(url.hostname or "", connection.port, deadline, proxy, tls)
+        return self._exchange(connection, kept_as, url, proxy, headers, body)
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        kept_as: object,
+        url: SplitResult,
+        proxy: Proxy | None,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        done = False
+        try:
+            target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+            if proxy and proxy.forwards and url.scheme == "http":
+                host = url.netloc.rpartition("@")[2]
+                target, headers = f"http://{host}{target}", {**headers, **proxy.headers()}
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request("POST", target, body, dict(headers))
+            # Broken or not: it may have answered (413) before it had read everything.
+            response = connection.getresponse()
+            answer = response.read(Wire.LONGEST_ANSWER)
+            if response.length:  # bytes that did not come
+                raise http.client.IncompleteRead(b"", response.length)
+            done = response.isclosed() and not response.will_close
+            return response, answer
+        finally:
+            if done:
+                self._idle[kept_as] = connection
+            else:
+                connection.close()
+
+
+def parsed(address: str) -> SplitResult:
+    """The parts of an endpoint's URL. Raises `http.client.InvalidURL` for one that is none."""
+    try:
+        url = urlsplit(address)
+        usable = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise http.client.InvalidURL
+    return url
+
+
+def default_port(url: SplitResult) -> int:
+    return 443 if url.scheme == "https" else 80
+
+
+def complete(given: Mapping[str, str], url: SplitResult, compression: str | None) -> dict[str, str] | None:
+    """All headers of the request; None if one of `given` cannot be sent."""
+    headers = {
+        "content-type": "application/x-protobuf",
+        "user-agent": f"OTel-OTLP-Exporter-Python/{otlp_version}",
+        **{name.lower(): value for name, value in given.items()},
+    }
+    if compression:
+        headers["content-encoding"] = compression
+    if url.username and "authorization" not in headers:
+        headers["authorization"] = basic(url)
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name) or not re.fullmatch(r"[\t -~]*", value):
+            return None
+    return headers
+
+
+def basic(url: SplitResult) -> str:
+    """The user and password of `url` as an Authorization header's value."""
+    user = f"{unquote(url.username or '')}:{unquote(url.password or '')}"
+    return "Basic " + b64encode(user.encode()).decode()
+
+
+def compressed(body: bytes, compression: str | None) -> bytes:
+    if compression == "gzip":
+        return gzip.compress(body, compresslevel=6, mtime=0)
+    return zlib.compress(body) if compression == "deflate" else body
+
+
+def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
+    """What `endpoint` trusts and shows. Files that changed are read again. Raises `Unreachable` for one that is bad."""
+    variable, trusted = "OTEL_EXPORTER_OTLP_CERTIFICATE", endpoint.certificate
+    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if not trusted and os.environ.get(other):
+            variable, trusted = other, os.environ[other]
+    trusted = trusted or DEFAULT_CA_BUNDLE_PATH
+    files = {variable: trusted}
+    if endpoint.client_certificate:
+        files["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"] = endpoint.client_certificate
+        if endpoint.client_key:
+            files["OTEL_EXPORTER_OTLP_CLIENT_KEY"] = endpoint.client_key
+    changed = []
+    for variable, path in files.items():
+        try:
+            changed.append(os.stat(path).st_mtime_ns)
+            if not os.access(path, os.R_OK):
+                raise PermissionError(13, "Permission denied")
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "not a path"
+            raise Unreachable(f"the file {escaped(path)} cannot be read ({why}). Check {variable}") from None
+    try:
+        return loaded_context(trusted, endpoint.client_certificate, endpoint.client_key, tuple(changed))
+    except (OSError, ValueError):  # an SSLError is an OSError
+        names = " and ".join(files)
+        raise Unreachable(f"a certificate or key is not in PEM form, or they do not match. Check {names}") from None
+
+
+@functools.lru_cache(maxsize=8)
+def loaded_context(trusted: str, certificate: str | None, key: str | None, changed: tuple[int, ...]) -> ssl.SSLContext:
+    folder = os.path.isdir(trusted)
+    context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
+    if certificate:
+        context.load_cert_chain(certificate, key, password=lambda: "")  # without it OpenSSL asks on the terminal
+    return context

@@ -1,0 +1,297 @@
+"""Spans and log records as OTLP: field by field what the SDK's own encoder makes, for a fraction of the CPU.
+
+The messages are written as protobuf bytes. Most attributes of a span are the same on every request (method, route,
+status), so each is encoded once and kept. Where the SDK's encoder loses a whole batch, this one loses less: a lone
+surrogate becomes U+FFFD, an attribute that cannot be encoded counts as a dropped attribute of its span or record,
+and a span or record that cannot be encoded costs itself alone.
+
+Sources: https://protobuf.dev/programming-guides/encoding/ and the `.proto` files of
+https://github.com/open-telemetry/opentelemetry-proto (field numbers).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Link, SpanContext, SpanKind
+
+CACHED_LENGTH: Final = 200  # characters; a longer value is not worth keeping
+FLAGS_LOCAL: Final = b"\x85\x01" + struct.pack("<I", 0x100)  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+FLAGS_REMOTE: Final = b"\x85\x01" + struct.pack("<I", 0x300)  # and SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
+LINK_FLAGS_LOCAL: Final = b"\x35" + FLAGS_LOCAL[2:]
+LINK_FLAGS_REMOTE: Final = b"\x35" + FLAGS_REMOTE[2:]
+STATUS_UNSET: Final = b"\x7a\x00"
+KINDS: Final = {kind: bytes((0x30, kind.value + 1)) for kind in SpanKind}
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+fixed64 = struct.Struct("<Q").pack
+fixed32 = struct.Struct("<I").pack
+double = struct.Struct("<d").pack
+span_times = struct.Struct("<BQBQ").pack
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoded:
+    """An export request: `count` items in `body`; `lost` could not be encoded, `problem` says why, once each kind."""
+
+    body: bytes
+    count: int
+    lost: int
+    problem: str | None
+
+
+def encode_spans(spans: Iterable[ReadableSpan]) -> Encoded:
+    """The ExportTraceServiceRequest of `spans`. Never raises for a span."""
+    return request(spans, span_body)
+
+
+def encode_logs(records: Iterable[ReadableLogRecord]) -> Encoded:
+    """The ExportLogsServiceRequest of `records`. Never raises for a record."""
+    return request(records, log_body)
+
+
+def request(items: Iterable[Any], encode: Callable[[Any], bytes]) -> Encoded:
+    """`items` by resource and scope. Both signals number the fields down to their items alike."""
+    by_resource: dict[int, tuple[Any, dict[Any, list[bytes]]]] = {}
+    count = lost = 0
+    problem = None
+    resource = scope = scopes = into = None
+    for item in items:
+        try:
+            body = encode(item)
+            if item.resource is not resource or scopes is None:
+                resource = item.resource
+                scopes = by_resource.setdefault(id(resource), (resource, {}))[1]
+                into = None
+            if item.instrumentation_scope is not scope or into is None:
+                scope = item.instrumentation_scope
+                into = scopes.setdefault(scope, [])
+            into.append(b"\x12" + varint(len(body)))
+            into.append(body)
+            count += 1
+        except Exception as error:
+            lost += 1
+            problem = type(error).__name__
+    parts = [field(0x0A, resource_body(*each)) for each in by_resource.values()]
+    return Encoded(b"".join(parts), count, lost, problem)
+
+
+def resource_body(resource: Any, scopes: Mapping[Any, Sequence[bytes]]) -> bytes:
+    """ResourceSpans or ResourceLogs."""
+    parts = [field(0x0A, attributes(resource.attributes, 0x0A)[0])]
+    parts += [field(0x12, scope_body(*each)) for each in scopes.items()]
+    return b"".join(parts) + optional_text(0x1A, resource.schema_url)
+
+
+def scope_body(scope: Any, items: Sequence[bytes]) -> bytes:
+    """ScopeSpans or ScopeLogs."""
+    if scope is None:
+        return b"\x0a\x00" + b"".join(items)
+    about = optional_text(0x0A, scope.name) + optional_text(0x12, scope.version)
+    about += attributes(scope.attributes, 0x1A)[0]
+    return field(0x0A, about) + b"".join(items) + optional_text(0x1A, scope.schema_url)
+
+
+def span_body(span: ReadableSpan) -> bytes:
+    """A Span."""
+    context: Any = span.get_span_context()
+    parent, status = span.parent, span.status
+    written, unwritten = attributes(span.attributes, 0x4A)
+    parts = [b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big")]
+    if context.trace_state:
+        parts.append(field(0x1A, utf8(",".join([f"{key}={value}" for key, value in context.trace_state.items()]))))
+    if parent:
+        parts += (b"\x22\x08", parent.span_id.to_bytes(8, "big"))
+    parts += (
+        optional_text(0x2A, span.name),
+        KINDS[span.kind],
+        span_times(0x39, span.start_time or 0, 0x41, span.end_time or 0),
+        written,
+    )
+    if dropped := span.dropped_attributes + unwritten:
+        parts.append(b"\x50" + varint(dropped))
+    parts += [field(0x5A, event_body(event)) for event in span.events]
+    if span.dropped_events:
+        parts.append(b"\x60" + varint(span.dropped_events))
+    parts += [field(0x6A, link_body(link)) for link in span.links]
+    if span.dropped_links:
+        parts.append(b"\x70" + varint(span.dropped_links))
+    if status.is_unset and not status.description:
+        parts.append(STATUS_UNSET)
+    else:
+        code = status.status_code.value
+        parts.append(field(0x7A, optional_text(0x12, status.description) + (b"\x18" + varint(code) if code else b"")))
+    parts.append(FLAGS_REMOTE if parent and parent.is_remote else FLAGS_LOCAL)
+    return b"".join(parts)
+
+
+def event_body(event: Event) -> bytes:
+    """A Span.Event."""
+    written, unwritten = attributes(event.attributes, 0x1A)
+    time = b"\x09" + fixed64(event.timestamp)
+    return (
+        time + optional_text(0x12, event.name) + written + optional_number(0x20, event.dropped_attributes + unwritten)
+    )
+
+
+def link_body(link: Link) -> bytes:
+    """A Span.Link. Like the SDK's encoder, without the trace state."""
+    context: SpanContext = link.context
+    written, unwritten = attributes(link.attributes, 0x22)
+    ids = b"\x0a\x10" + context.trace_id.to_bytes(16, "big") + b"\x12\x08" + context.span_id.to_bytes(8, "big")
+    dropped = optional_number(0x28, link.dropped_attributes + unwritten)
+    return ids + written + dropped + (LINK_FLAGS_REMOTE if context.is_remote else LINK_FLAGS_LOCAL)
+
+
+def log_body(record: ReadableLogRecord) -> bytes:
+    """A LogRecord."""
+    log = record.log_record
+    written, unwritten = attributes(log.attributes, 0x32)
+    severity = log.severity_number.value if log.severity_number is not None else 0
+    flags = int(log.trace_flags or 0)
+    return b"".join(
+        (
+            b"\x09" + fixed64(log.timestamp) if log.timestamp else b"",
+            optional_number(0x10, severity),
+            optional_text(0x1A, log.severity_text),
+            field(0x2A, any_value(log.body)),
+            written,
+            optional_number(0x38, record.dropped_attributes + unwritten),
+            b"\x45" + fixed32(flags) if flags else b"",
+            b"\x4a\x10" + log.trace_id.to_bytes(16, "big") if log.trace_id else b"",
+            b"\x52\x08" + log.span_id.to_bytes(8, "big") if log.span_id else b"",
+            b"\x59" + fixed64(log.observed_timestamp) if log.observed_timestamp else b"",
+            optional_text(0x62, log.event_name),
+        )
+    )
+
+
+def attributes(of: Mapping[str, Any] | None, tag: int) -> tuple[bytes, int]:
+    """Each as a KeyValue in a field of `tag`, and how many cannot be encoded (an integer of more than 64 bits)."""
+    if not of:
+        return b"", 0
+    parts, unwritten = [], 0
+    for name, value in copied(of):
+        kind = type(value)
+        try:
+            if (kind is str and len(value) <= CACHED_LENGTH) or kind is int or kind is bool:
+                parts.append(cached_attribute(tag, name, value))
+            else:
+                parts.append(attribute(tag, name, value))
+        except Exception:
+            unwritten += 1
+    return b"".join(parts), unwritten
+
+
+def copied(of: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The items of `of`; its own `copy`, where it has one, is several times faster than its `items`."""
+    copy = getattr(of, "copy", None)
+    return (copy() if copy else of).items()
+
+
+def attribute(tag: int, name: str, value: Any) -> bytes:
+    """A field of `tag` that holds the KeyValue."""
+    return field(tag, field(0x0A, utf8(name)) + field(0x12, any_value(value)))
+
+
+cached_attribute: Final = functools.lru_cache(maxsize=2048, typed=True)(attribute)  # typed: True is not 1
+
+
+def any_value(value: Any) -> bytes:
+    """An AnyValue.
+
+    Raises:
+        TypeError: OTLP has no such value.
+        ValueError: an integer that 64 bits do not hold.
+    """
+    if value is None:
+        return b""
+    if isinstance(value, bool):
+        return b"\x10\x01" if value else b"\x10\x00"
+    if isinstance(value, str):
+        return field(0x0A, utf8(value))
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("more than 64 bits")
+        return b"\x18" + varint(value & (2**64 - 1))
+    if isinstance(value, float):
+        return b"\x21" + double(value)
+    if isinstance(value, bytes):
+        return field(0x3A, value)
+    if isinstance(value, Sequence):
+        return field(0x2A, b"".join([field(0x0A, any_value(each)) for each in value]))
+    if isinstance(value, Mapping):
+        return field(0x32, b"".join([attribute(0x0A, str(name), each) for name, each in value.items()]))
+    raise TypeError(type(value).__name__)
+
+
+def utf8(text: str) -> bytes:
+    """`text` in UTF-8, with U+FFFD for each lone surrogate, which UTF-8 does not have."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return SURROGATE.sub("\ufffd", text).encode()
+
+
+def field(tag: int, body: bytes) -> bytes:
+    """A field that holds text, bytes or a message. `tag` fits in one byte."""
+    return tags[tag] + varint(len(body)) + body
+
+
+def optional_text(tag: int, text: str | None) -> bytes:
+    """A field that is left out when it is empty, as protobuf leaves out what has its default value."""
+    return field(tag, utf8(text)) if text else b""
+
+
+def optional_number(tag: int, number: int) -> bytes:
+    return tags[tag] + varint(number) if number else b""
+
+
+def long_varint(number: int) -> bytes:
+    """A number from 0 to 2**64 - 1, seven bits in a byte, lowest first."""
+    octets = bytearray()
+    while number > 0x7F:
+        octets.append(number & 0x7F | 0x80)
+        number >>= 7
+    octets.append(number)
+    return bytes(octets)
+
+
+tags: Final = [bytes((tag,)) for tag in range(256)]
+short_varints: Final = [long_varint(number) for number in range(2048)]
+
+
+def varint(number: int) -> bytes:
+    return short_varints[number] if number < 2048 else long_varint(number)
+
+
+REQUESTS: Final[Mapping[str, tuple[Any, tuple[str, str, str]]]] = {
+    "traces": (ExportTraceServiceRequest, ("resource_spans", "scope_spans", "spans")),
+    "logs": (ExportLogsServiceRequest, ("resource_logs", "scope_logs", "log_records")),
+}
+
+
+def halves(signal: str, body: bytes) -> list[tuple[bytes, int]]:
+    """Two requests with their counts that hold what `body` holds, for a receiver to which it is too large."""
+    message, (resources, scopes, items) = REQUESTS[signal]
+    first, second = message.FromString(body), message.FromString(body)
+
+    def lists(of: Any) -> list[Any]:
+        return [getattr(scope, items) for each in getattr(of, resources) for scope in getattr(each, scopes)]
+
+    count = sum(map(len, lists(first)))
+    left = count // 2
+    for one, other in zip(lists(first), lists(second), strict=True):
+        del one[left:]
+        del other[:left]
+        left = max(0, left - len(one))
+    return [(first.SerializeToString(), count // 2), (second.SerializeToString(), count - count // 2)]

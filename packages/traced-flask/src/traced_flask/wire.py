@@ -1,0 +1,233 @@
+"""A connection with one deadline for everything that happens on it, through a proxy where the environment names one."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import io
+import ipaddress
+import selectors
+import socket
+import ssl
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, Self
+from urllib.parse import unquote, urlsplit
+
+from requests.utils import get_environ_proxies, select_proxy
+
+
+class AnswerTooLong(Exception):
+    """The receiver sends more than `Wire.LONGEST_ANSWER` bytes."""
+
+
+class Unreachable(Exception):
+    """Why there is no connection, in a sentence that may be logged."""
+
+
+class Wire:
+    """What `http.client` uses of a socket: each operation ends at the deadline, and an answer has a longest length."""
+
+    LONGEST_ANSWER: Final = 64 * 1024  # bytes, with its headers
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.sock = sock
+        self.renew(deadline)
+
+    def renew(self, deadline: float) -> None:
+        """Begin another request, which ends at `deadline` (on time.monotonic())."""
+        self.deadline = deadline
+        self.unread = self.LONGEST_ANSWER
+
+    def sendall(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            self.sock.settimeout(remaining(self.deadline))
+            left = left[self.sock.send(left) :]
+
+    def readable(self) -> bool:
+        """Whether there is something to read: an answer, or the end of the connection."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.sock, selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(WireReader(self))
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class WireReader(io.RawIOBase):
+    """The answer that comes over a wire."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.wire.unread <= 0:
+            raise AnswerTooLong
+        self.wire.sock.settimeout(remaining(self.wire.deadline))
+        count = self.wire.sock.recv_into(buffer, min(len(buffer), self.wire.unread))
+        self.wire.unread -= count
+        return count
+
+
+def remaining(deadline: float) -> float:
+    """Seconds until `deadline`, more than none. Raises TimeoutError after it."""
+    if (left := deadline - time.monotonic()) > 0:
+        return left
+    raise TimeoutError
+
+
+@dataclasses.dataclass(frozen=True)
+class Proxy:
+    """What HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names. `url` may hold a password."""
+
+    url: str = dataclasses.field(repr=False)
+    PORTS: ClassVar = {"http": 80, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+
+    @classmethod
+    def of(cls, url: str) -> Self | None:
+        """The proxy on the way to `url`, by the rules of `requests`. There is none on the way to this machine."""
+        host = urlsplit(url).hostname or ""
+        if is_loopback(host):
+            return None
+        proxy = select_proxy(url, get_environ_proxies(url, no_proxy=None))
+        if not proxy:
+            return None
+        return cls(proxy if "://" in proxy else f"http://{proxy}")
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.url).scheme
+
+    @property
+    def forwards(self) -> bool:
+        """Whether it speaks HTTP: it then forwards requests itself, where they need no TLS."""
+        return self.scheme == "http"
+
+    @property
+    def name(self) -> str:
+        """Scheme, host and port."""
+        return f"{self.scheme}://{urlsplit(self.url).netloc.rpartition('@')[2]}"
+
+    def headers(self) -> dict[str, str]:
+        parts = urlsplit(self.url)
+        if not parts.username:
+            return {}
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        return {"proxy-authorization": "Basic " + b64encode(user.encode()).decode()}
+
+    def connect(self, host: str, port: int, deadline: float, tunnel: bool) -> socket.socket:
+        """A connection to the proxy, and with `tunnel` through it to `host`. Raises `Unreachable`."""
+        try:
+            parts = urlsplit(self.url)
+            own_port = parts.port or self.PORTS[parts.scheme]
+        except (KeyError, ValueError):
+            raise Unreachable(f"a proxy like {self.name} is not supported. Check HTTP_PROXY and HTTPS_PROXY") from None
+        if not self.forwards:
+            return self._connect_socks(parts.hostname or "", own_port, host, port, deadline)
+        try:
+            sock = connect(parts.hostname or "", own_port, deadline)
+        except OSError:
+            raise Unreachable(
+                f"the proxy {self.name} does not accept connections. Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+            ) from None
+        if tunnel:
+            try:
+                self._tunnel(sock, host, port, deadline)
+            except BaseException:
+                sock.close()
+                raise
+        return sock
+
+    def _tunnel(self, sock: socket.socket, host: str, port: int, deadline: float) -> None:
+        """https://www.rfc-editor.org/rfc/rfc9110#name-connect"""
+        to = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        lines = [f"CONNECT {to} HTTP/1.1", f"host: {to}", *(f"{name}: {v}" for name, v in self.headers().items())]
+        wire = Wire(sock, deadline)
+        try:
+            wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+            answer = http.client.HTTPResponse(wire, method="CONNECT")  # type: ignore[arg-type]
+            answer.begin()
+        except (OSError, http.client.HTTPException, AnswerTooLong):
+            raise Unreachable(
+                f"the proxy {self.name} does not answer as one. Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+            ) from None
+        if answer.status != 200:
+            raise Unreachable(f"the proxy {self.name} does not let it through ({answer.status}). Check HTTPS_PROXY")
+
+    def _connect_socks(self, proxy_host: str, proxy_port: int, host: str, port: int, deadline: float) -> socket.socket:
+        try:
+            import socks  # type: ignore[import-untyped]  # PySocks, where the user has installed it
+        except ImportError:
+            raise Unreachable(
+                f"the proxy {self.name} speaks SOCKS, for which the package PySocks is not installed. "
+                "Install it, or name the receiver in NO_PROXY"
+            ) from None
+        parts = urlsplit(self.url)
+        try:
+            connected: socket.socket = socks.create_connection(
+                (host, port),
+                timeout=remaining(deadline),
+                proxy_type=socks.SOCKS5 if parts.scheme.startswith("socks5") else socks.SOCKS4,
+                proxy_addr=proxy_host,
+                proxy_port=proxy_port,
+                proxy_rdns=parts.scheme in ("socks5h", "socks4a"),
+                proxy_username=unquote(parts.username) if parts.username else None,
+                proxy_password=unquote(parts.password) if parts.password else None,
+            )
+        except OSError:  # PySocks' errors are
+            raise Unreachable(f"the proxy {self.name} makes no connection. Check ALL_PROXY and NO_PROXY") from None
+        return connected
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def connect(host: str, port: int, deadline: float) -> socket.socket:
+    """A connection to the first address of `host` that accepts one. Each has an equal share of the time."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        last = number == len(addresses) - 1
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(remaining(deadline) / (len(addresses) - number))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError:
+            sock.close()
+            if last:
+                raise
+    raise OSError("no address")
+
+
+def open_wire(
+    host: str, port: int, deadline: float, proxy: Proxy | None, tls: Callable[[], ssl.SSLContext] | None
+) -> Any:
+    """A wire to `host`, with TLS where `tls` makes its context. Raises OSError or `Unreachable`."""
+    context = tls() if tls else None
+    tunnel = context is not None
+    sock = proxy.connect(host, port, deadline, tunnel) if proxy else connect(host, port, deadline)
+    if context is None:
+        return Wire(sock, deadline)
+    try:
+        sock.settimeout(remaining(deadline))  # of the handshake as a whole
+        return Wire(context.wrap_socket(sock, server_hostname=host), deadline)
+    except BaseException:
+        sock.close()
+        raise
