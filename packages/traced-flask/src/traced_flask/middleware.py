@@ -179,10 +179,11 @@ class Exchange:
     ) -> Callable[[bytes], object]:
         """Put the status on the span and the trace into the headers, then start the response."""
         span, middleware = self.span or self.begin(), self.middleware
-        self.status = int(status[:3]) if status[:3].isdecimal() else 0
+        code = status.partition(" ")[0]
+        self.status = int(code) if code.isdecimal() else 0
         span.set_attribute(HTTP_RESPONSE_STATUS_CODE, self.status)
         if not 100 <= self.status < 500:
-            self.error_type = status.partition(" ")[0]
+            self.error_type = code
             span.set_attribute(ERROR_TYPE, self.error_type)
             if self.error is None:
                 span.set_status(StatusCode.ERROR)
