@@ -15,10 +15,10 @@ endif
 PROJECT := {{cookiecutter.project}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo render install test lint docs bench lock clean
+.PHONY: help demo render install test lint docs bench wheels lock-wheels lock clean
 
 help: ## List what there is to do
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 16
 
 demo: ## Render a project into demo/, start it and show its first trace
 	@$(PYTHON) demo.py
@@ -45,14 +45,20 @@ docs: $(INSTALLED) ## Build the documentation into site/
 bench: $(INSTALLED) ## Measure, each figure against a baseline in the same run, and write bench/RESULTS.md
 	@$(BIN)/python bench $(ONLY)
 
-COMPILE := pip compile --quiet --upgrade --universal --generate-hashes pyproject.toml
+wheels: $(INSTALLED) ## Build the packages into the project's wheels/
+	@$(BIN)/python packages/wheels.py build
+
+lock-wheels: $(INSTALLED) ## Write the hashes of those wheels into the project's requirements files
+	@$(BIN)/python packages/wheels.py lock
+
+COMPILE := pip compile --quiet --upgrade --universal --generate-hashes
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
-lock: $(INSTALLED) ## Resolve the dependencies of both levels anew
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+lock: $(INSTALLED) wheels ## Resolve the dependencies of both levels again
 	@rm -rf .lock && $(BIN)/cookiecutter --no-input --output-dir .lock . project=locked >/dev/null
-	@cd .lock/locked && make lock && cp requirements.txt requirements-dev.txt '$(CURDIR)/$(PROJECT)/'
-	@$(BIN)/uv $(COMPILE) -c .lock/locked/requirements-dev.txt -o requirements.txt
-	@$(BIN)/uv $(COMPILE) --group dev -c .lock/locked/requirements-dev.txt -c requirements.txt -o requirements-dev.txt
+	@cd .lock/locked && PATH="$(CURDIR)/$(BIN):$$PATH" make lock INSTALLED= \
+	  && cp requirements.txt requirements-dev.txt '$(CURDIR)/$(PROJECT)/'
+	@$(BIN)/uv $(COMPILE) pyproject.toml -c .lock/locked/requirements-dev.txt -o requirements.txt
+	@$(BIN)/uv $(COMPILE) pyproject.toml --group dev -c .lock/locked/requirements-dev.txt -c requirements.txt -o requirements-dev.txt
 	@rm -rf .lock
 
 clean: ## Remove what can be made again

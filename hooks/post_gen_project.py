@@ -1,44 +1,76 @@
-"""Take away what was not asked for, and say what to do next."""
+"""Remove the parts that were not asked for, and print what to do next."""
 
-import json
 import os
 import shlex
-import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-PROMPTS = r"""{{ cookiecutter | tojson }}"""  # data, as in pre_gen_project.py
+EXAMPLE = "{{ cookiecutter.example }}"
+LOCAL_VIEWER = "{{ cookiecutter.local_viewer }}"
+DEPLOYMENT = "{{ cookiecutter.deployment }}"
+BY_COOKIECUTTER = "{{ '_output_dir' in cookiecutter }}" == "True"  # not by cruft, which renders copies to compare
+
+STARTED = Path(".rendering-started")
 
 
-def quoted(path: str, windows: bool = os.name == "nt") -> str:
-    """Write a path as a shell wants it."""
-    return subprocess.list2cmdline([path]) if windows else shlex.quote(path)
+def unwanted() -> Iterator[str]:
+    """The files and folders that belong to other answers."""
+    if EXAMPLE == "none":
+        yield "example"
+    else:
+        yield from ("backend/hello.py", "tests/test_hello.py")
+    if DEPLOYMENT == "one host":
+        yield from ("deploy", "compose.collector.yaml")
 
 
-def seen_from(start: str, folder: Path) -> str:
-    """Name the folder as a person in `start` would, or in full when it is not below that."""
+def remove(path: Path, since: int) -> None:
+    """Remove what has been written since a time (ns); what was there before is its owner's."""
+    if path.is_dir() and not path.is_symlink():
+        for each in path.iterdir():
+            remove(each, since)
+        if not any(path.iterdir()):
+            path.rmdir()
+    elif path.is_file() and path.stat().st_mtime_ns >= since:
+        path.unlink()
+
+
+def make_executable(folder: Path) -> None:
+    """Set the execute bits of scripts, which a template in a .zip file has lost."""
+    for path in folder.glob("*"):
+        if path.is_file() and path.read_bytes()[:2] == b"#!":
+            mode = path.stat().st_mode
+            path.chmod(mode | (mode & 0o444) >> 2)
+
+
+def next_steps(start: Path, folder: Path) -> str:
+    """The commands that show a first trace, for somebody in `start`."""
     try:
-        return str(folder.relative_to(Path(start).resolve()))
+        path = str(folder.relative_to(start.resolve()))
     except ValueError:
-        return str(folder)
+        path = str(folder)
+    quoted = subprocess.list2cmdline([path]) if os.name == "nt" else shlex.quote(path)
+    port = os.environ.get("PORT") or "4567"
+    route = "hello" if EXAMPLE == "none" else "activities/home"
+    commands = [f"cd {quoted}", "make run", f"curl http://127.0.0.1:{port}/api/{route}   # in another terminal"]
+    if LOCAL_VIEWER == "jaeger":
+        commands.insert(1, "docker compose up --detach viewer")
+    return "\n".join(["", *commands])
 
 
 def main() -> None:
     """Run in the rendered project."""
-    # What running something in the template's own folder has left there.
-    for cache in (*Path().glob(".*_cache"), *Path().rglob("__pycache__")):
-        shutil.rmtree(cache, ignore_errors=True)
-    if json.loads(PROMPTS)["local_viewer"] == "jaeger":
-        shutil.rmtree("viewer", ignore_errors=True)
-        for test in Path("tests").glob("test_viewer*.py"):
-            test.unlink()
-    # Hooks start inside the project; PWD is still where the person is. Where that is a project already, `cruft update`
-    # renders it into folders of its own, to compare.
-    if Path(os.environ.get("PWD", os.sep), ".cruft.json").exists():
-        return
-    print(f"\ncd {quoted(seen_from(os.environ.get('PWD', os.sep), Path.cwd()))}")
-    print("make run")
-    print("curl http://127.0.0.1:4567/api/activities/home")
+    since = STARTED.stat().st_mtime_ns
+    for name in unwanted():
+        remove(Path(name), since)
+    STARTED.unlink()
+    make_executable(Path("bin"))
+    if BY_COOKIECUTTER:
+        try:
+            print(next_steps(Path(os.environ.get("PWD", os.sep)), Path.cwd()), flush=True)
+        except (OSError, UnicodeError):  # the project is complete, so this is no reason to fail
+            sys.stdout = open(os.devnull, "w")  # or Python reports the error again at exit
 
 
 if __name__ == "__main__":

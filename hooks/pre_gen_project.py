@@ -1,57 +1,69 @@
-"""Refuse, before any file is written, prompts that the project could not live with."""
+"""Check the answers before any file is written."""
 
-import json
 import re
 import sys
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 
-# JSON in a raw string: whatever a person typed stays data (tojson escapes the apostrophe, and
-# JSON never has three double quotes in a row).
-PROMPTS = r"""{{ cookiecutter | tojson }}"""
+# Each answer as a line: name, whether it is text, and the answer in hexadecimal, so that it stays data whatever it is.
+ANSWERS = """
+{%- for name, answer in cookiecutter.items() if not name.startswith('_') %}
+{{ name }} {{ answer is string }} {{ (answer | string).encode('utf-8', 'surrogatepass').hex() }}
+{%- endfor %}
+"""
+
+STARTED = Path(".rendering-started")  # tells post_gen_project.py which files this run has written
 
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-OTHER_SERVICES = ("profiles", "viewer", "jaeger")
-LONGEST_NAME = 63  # a DNS label, which Compose makes of it
-LONGEST_TEXT = 500
+OTHER_SERVICES = ("profiles", "viewer", "jaeger", "collector")
+MAX_NAME = 63  # a DNS label, which Compose makes of it
+MAX_TEXT = 500
+CHOICES = {
+    "python_version": ("3.14", "3.13"),
+    "honeycomb_region": ("US", "EU"),
+    "local_viewer": ("otlp-viewer", "jaeger"),
+    "example": ("activities", "none"),
+    "deployment": ("one host", "Kubernetes too"),
+}
 
 
 def folder(project: str) -> str:
-    r"""Say why this cannot be a folder on Linux, macOS and Windows alike.
+    r"""Why this cannot be a folder on Linux, macOS and Windows alike.
 
     Valid: cruddur, my-app, con-app. Invalid: con, NUL, com1.txt, a/b, a\b, a:b, app., ..
     """
     if DEVICES.fullmatch(project):
         return "is the name of a device on Windows"
     if project.endswith((".", " ")):
-        return "ends with a dot or a blank, which Windows drops"
+        return "ends with a dot or a space, which Windows drops"
     if found := re.search(r'[<>:"/\\|?*]', project):
-        return f"has a {found[0]} in it, which no folder can have on every system"
+        return f"contains {found[0]}, which not every system allows in a folder name"
     return ""
 
 
 def compose_project(project: str) -> str:
-    """Say why Docker Compose would not take this as a project name.
+    """Why Docker Compose would not take this as a project name.
 
     Valid: cruddur, my-app, my_app, 3d. Invalid: Cruddur, my app, -app, _app, пример.
     """
     if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
         return ""
-    return "is no Compose project name: a to z, 0 to 9, - and _, with a letter or digit first"
+    return "is not a Compose project name: use a to z, 0 to 9, - and _, and begin with a letter or digit"
 
 
 def distribution(project: str) -> str:
-    """Say why this cannot be the name in pyproject.toml.
+    """Why this cannot be the name in pyproject.toml.
 
     Valid: cruddur, my-app. Invalid: app-, app_.
     """
     if project.endswith(("-", "_")):
-        return "is no Python distribution name: those end with a letter or digit"
+        return "is not a Python distribution name: it must end with a letter or digit"
     return ""
 
 
 def service(name: str) -> str:
-    """Say why no service can be called this in Compose and in traces.
+    """Why no service can have this name in Compose and in traces.
 
     Valid: backend-flask, Api.v2. Invalid: profiles, viewer, my service, -api.
     """
@@ -59,35 +71,33 @@ def service(name: str) -> str:
         return "is the name of another service of the project"
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         return ""
-    return "is no service name: letters, digits, ., _ and -, with a letter or digit first"
+    return "is not a service name: use letters, digits, ., _ and -, and begin with a letter or digit"
 
 
 def short_name(name: str) -> str:
-    """Say if this is longer than a name may be.
+    """Whether this is longer than a name may be.
 
     Valid: up to 63 characters. Invalid: 64 and more.
     """
-    length = len(name)
-    return f"has {length} characters, {LONGEST_NAME} at most" if length > LONGEST_NAME else ""
+    return f"has {len(name)} characters; the limit is {MAX_NAME}" if len(name) > MAX_NAME else ""
 
 
 def short_text(text: str) -> str:
-    """Say if this is longer than one line of text should be.
+    """Whether this is longer than one line of text should be.
 
     Valid: up to 500 characters. Invalid: 501 and more.
     """
-    length = len(text)
-    return f"has {length} characters, {LONGEST_TEXT} at most" if length > LONGEST_TEXT else ""
+    return f"has {len(text)} characters; the limit is {MAX_TEXT}" if len(text) > MAX_TEXT else ""
 
 
 def printable(text: str) -> str:
-    r"""Say which character TOML, YAML or UTF-8 has no place for.
+    r"""Which character TOML, YAML or UTF-8 does not allow.
 
-    Valid: "It's {{ 7 }} \ $(x)", Привет, emoji. Invalid: \x00, \x1b, \x7f, half a surrogate pair.
+    Valid: It's "quoted", \ $(x), Привет, emoji. Invalid: \n, \x00, \x1b, \x7f, half a surrogate pair.
     """
     for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs") or character in "\ufffe\uffff":
-            return f"has a character that cannot be shown (U+{ord(character):04X})"
+        if unicodedata.category(character) in ("Cc", "Cs") or character in "\u2028\u2029\ufffe\uffff":
+            return f"contains a character that is not allowed (U+{ord(character):04X})"
     return ""
 
 
@@ -100,22 +110,35 @@ CHECKS: tuple[tuple[str, str, tuple[Callable[[str], str], ...]], ...] = (
 )
 
 
-def problems(prompts: dict[str, str]) -> list[str]:
-    """Say what is wrong with each prompt, in one line with an example of what is right."""
+def problems(answers: dict[str, str]) -> list[str]:
+    """What is wrong with each answer, in one line with an example of a right one."""
     found = []
-    for prompt, example, checks in CHECKS:
-        value = prompts[prompt]
+    for name, example, checks in CHECKS:
+        value = answers[name]
         if wrong := ", and ".join(filter(None, (check(value) for check in checks))):
-            found.append(f"  {prompt} {value[:80]!r} {wrong}. For example: {example}")
+            found.append(f"  {name} {ascii(value[:80])} {wrong}. For example: {example}")
+    for name, choices in CHOICES.items():
+        if answers[name] not in choices:
+            found.append(f"  {name} {ascii(answers[name][:80])} is not one of: {', '.join(choices)}")
     return found
+
+
+def parsed(lines: str) -> tuple[dict[str, str], list[str]]:
+    """The answers by name, and a problem for each that is not text."""
+    answers, found = {}, []
+    for name, is_text, value in (line.split(" ") for line in lines.splitlines() if line):
+        answers[name] = bytes.fromhex(value).decode("utf-8", "surrogatepass")
+        if is_text != "True":
+            found.append(f"  {name} {ascii(answers[name][:80])} is not text: write it in quotes")
+    return answers, found
 
 
 def main() -> None:
     """Stop cookiecutter if there are problems; it removes the folder that it has just made."""
-    prompts = json.loads(PROMPTS)
-    # cookiecutter.json keeps what was given as __project and never makes a folder of a bad one.
-    if found := problems({**prompts, "project": prompts["__project"]}):
-        sys.exit("\n".join(("", "Nothing was made, because:", *found, "")))
+    answers, not_text = parsed(ANSWERS)
+    if found := not_text + problems(answers):
+        sys.exit("\n".join(("", "Nothing was written, because:", *found, "")))
+    STARTED.touch()
 
 
 if __name__ == "__main__":

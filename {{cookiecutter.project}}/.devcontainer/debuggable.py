@@ -1,22 +1,22 @@
-"""`flask`, with a debugger that an editor can attach to and that costs nothing until one does.
+"""`flask` with a debugger that an editor can attach to on port 5678. It costs nothing until one does.
 
     python .devcontainer/debuggable.py --app backend.app run --debug ...
 
-The reloader starts the process that serves, and starts it anew after each edit: that one listens, on port 5678.
+The reloader starts the process that serves again after each edit; that process listens.
 """
 
 import logging
 import os
 import time
 
-os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a warning at each start, about Python's own modules
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # no warning about Python's own modules
 
 import debugpy
 from flask.cli import main
 
 
 def listen() -> None:
-    for _ in range(20):  # the process before this one may still have the port
+    for _ in range(20):  # the previous process may still have the port
         try:
             debugpy.listen(("0.0.0.0", 5678))  # noqa: S104
         except RuntimeError:

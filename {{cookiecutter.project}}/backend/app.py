@@ -9,76 +9,59 @@ from typing import Any
 
 from flask import Flask, Response
 from flask_cors import CORS
+from werkzeug.utils import import_string
 
-from backend import activities, errors, examples, telemetry
-from backend.callers import Callers
+from backend import errors, telemetry
 
-ANY = re.compile("")
-ORIGIN = re.compile(r"\*|https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?")
+BLUEPRINTS: tuple[str, ...] = (
+    # The modules and names of the blueprints.
+    "{{'backend.hello' if cookiecutter.example == 'none' else 'example.activities'}}:blueprint",
+)
+ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?")
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Make the application.
 
-    `config` goes over what the environment says; a bad value is a ValueError:
-    PROFILES_URL, the base address of the profiles service; left out, profiles are looked up in this process;
-    CORS_ORIGINS, whose pages may call, comma-separated;
-    TRUST_TRACEPARENT, whether callers decide on traces, true or false.
+    `config` overrides the environment:
+    CORS_ORIGINS, the origins whose pages may call, separated by commas, or *; a bad one is a ValueError;
+    TRUST_TRACEPARENT, whether callers decide about traces: true or false.
     """
     app = Flask(__name__)
-    app.config.from_mapping(
-        PROFILES_URL=os.environ.get("PROFILES_URL") or None,
-        CORS_ORIGINS=os.environ.get("CORS_ORIGINS", ""),
-        TRUST_TRACEPARENT=os.environ.get("TRUST_TRACEPARENT", ""),
-    )
+    app.config.from_mapping(CORS_ORIGINS=os.environ.get("CORS_ORIGINS", ""))
     app.config.from_mapping(config or {})
-    origins = origins_in(app.config["CORS_ORIGINS"])
-    telemetry.instrument(app, callers=Callers(is_true(app.config, "TRUST_TRACEPARENT"), origins))
+    telemetry.instrument(app)
     errors.register(app)
-    allow(app, origins)
-    app.register_blueprint(activities.blueprint)
-    if app.debug:
-        app.register_blueprint(examples.blueprint)
+    allow_browsers(app, app.config["CORS_ORIGINS"])
+    for name in BLUEPRINTS:
+        app.register_blueprint(import_string(name))
 
     @app.get("/api/health")
     def health() -> dict[str, str]:
-        return {"status": "ok", "version": telemetry.project()["project"]["version"]}
+        return {"status": "ok", "version": telemetry.VERSION}
 
     return app
 
 
-def is_true(config: Mapping[str, Any], name: str) -> bool:
-    """The setting `name`: true or false, as text or a bool; empty is false."""
-    text = str(config[name]).strip().lower()
-    if text not in {"true", "false", ""}:
-        raise ValueError(f"{name}: {config[name]!r} is neither true nor false")
-    return text == "true"
-
-
-def origins_in(listed: str) -> list[re.Pattern[str]]:
-    """What the comma-separated origins match; `*` matches all."""
+def allow_browsers(app: Flask, listed: str) -> None:
+    """Let pages from the listed origins call this backend, and begin traces in the browser."""
     origins = [origin.strip() for origin in listed.split(",") if origin.strip()]
+    if not origins:
+        return
     for origin in origins:
-        if not ORIGIN.fullmatch(origin):
-            raise ValueError(f"CORS_ORIGINS: {origin!r} is no origin; one looks like https://app.example.com:3000")
-    # As patterns, or flask-cors would take the brackets of an IPv6 address for one.
-    return [ANY if each == "*" else re.compile(re.escape(each) + r"\Z", re.IGNORECASE) for each in origins]
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise ValueError(f"CORS_ORIGINS: {origin!r} is not an origin such as https://app.example.com:3000")
 
+    @app.after_request  # runs after flask-cors, which is registered later
+    def show_timing(response: Response) -> Response:
+        if origin := response.headers.get("Access-Control-Allow-Origin"):
+            response.headers["Timing-Allow-Origin"] = origin
+        return response
 
-def allow(app: Flask, origins: list[re.Pattern[str]]) -> None:
-    """Let pages from `origins` call this backend and begin traces in the browser."""
-    if origins:
-        app.after_request(show_timing)  # which runs after what is registered later
-        CORS(
-            app,
-            origins="*" if ANY in origins else origins,
-            allow_headers=["content-type", "traceparent", "tracestate"],
-            expose_headers=["traceresponse", "server-timing"],
-        )
-
-
-def show_timing(response: Response) -> Response:
-    """Let a page that may read an answer read its Server-Timing as the browser's performance entries have it."""
-    if origin := response.headers.get("Access-Control-Allow-Origin"):
-        response.headers["Timing-Allow-Origin"] = origin
-    return response
+    CORS(
+        app,
+        # As patterns: flask-cors would take the brackets of an IPv6 address for one.
+        origins="*" if "*" in origins else [re.compile(re.escape(each) + r"\Z", re.IGNORECASE) for each in origins],
+        allow_headers=["content-type", "traceparent", "tracestate"],
+        expose_headers=["traceresponse", "server-timing"],
+    )

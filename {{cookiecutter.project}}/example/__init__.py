@@ -1,0 +1,1 @@
+"""The example. README.md says how to remove it."""

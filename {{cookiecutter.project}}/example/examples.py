@@ -1,0 +1,33 @@
+"""Two routes to look at in a trace, one slow and one failing. They exist in debug mode alone."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from flask import Blueprint
+from opentelemetry import trace
+
+blueprint = Blueprint("examples", __name__, url_prefix="/api/examples")
+tracer = trace.get_tracer(__name__)
+
+
+@blueprint.get("/slow")
+def slow() -> dict[str, float]:
+    """Take 0.2 to 0.8 s, most of it in one place."""
+    with tracer.start_as_current_span("prepare-report"):
+        time.sleep(0.02)
+    with tracer.start_as_current_span("read-every-row") as span:
+        rows = random.randint(2_000, 8_000)
+        span.set_attribute("app.rows", rows)
+        time.sleep(rows / 10_000)
+    return {"rows": rows}
+
+
+@blueprint.get("/failing")
+def failing() -> dict[str, str]:
+    """Raise an exception that nothing handles."""
+    with tracer.start_as_current_span("divide-by-likes") as span:
+        likes = 0
+        span.set_attribute("app.likes", likes)
+        return {"share": str(1 / likes)}

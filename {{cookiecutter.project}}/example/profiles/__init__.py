@@ -1,0 +1,1 @@
+"""The profiles service, which makes a trace cross a network."""

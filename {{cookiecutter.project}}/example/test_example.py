@@ -1,0 +1,158 @@
+"""The example: what it answers, what it traces, and what happens without the profiles service."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from opentelemetry.trace import SpanKind, StatusCode
+from werkzeug.serving import make_server
+
+from backend.app import create_app
+from example import profile_lookup
+from example.profiles.app import create_app as create_profiles_app
+
+os.environ.pop("PROFILES_URL", None)
+
+HOME = "/api/activities/home"
+WORK = "home-activities-mock-data"
+ANDREW = {"name": "Andrew Brown", "title": "Captain"}
+
+
+def is_child(child: Any, parent: Any) -> bool:
+    return child.parent is not None and child.parent.span_id == parent.context.span_id
+
+
+def client_with(profiles_url: str) -> FlaskClient:
+    return create_app({"TESTING": True, "PROFILES_URL": profiles_url}).test_client()
+
+
+@pytest.fixture
+def serve() -> Iterator[Any]:
+    """Start a server and answer its address; it ends with the test."""
+    servers = []
+
+    def serve(server: Any) -> str:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def answering(status: int, body: bytes) -> HTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    return HTTPServer(("127.0.0.1", 0), Handler)
+
+
+def test_home_lists_activities_with_their_authors_profiles(client: FlaskClient) -> None:
+    answer = client.get(HOME)
+    assert answer.status_code == 200
+    assert [activity["handle"] for activity in answer.json] == ["andrew", "worf", "garak"]
+    assert answer.json[0]["profile"] == ANDREW
+    assert all(datetime.fromisoformat(activity["created_at"]).tzinfo for activity in answer.json)
+
+
+def test_home_is_traced_down_to_its_work(client: FlaskClient, spans: Any) -> None:
+    client.get(HOME)
+    request, work = spans.named(f"GET {HOME}"), spans.named(WORK)
+    assert (request.kind, request.parent) == (SpanKind.SERVER, None)
+    assert is_child(work, request)
+    assert is_child(spans.named("find-profiles-mock-data"), work)
+    assert request.attributes["http.route"] == HOME
+    assert request.attributes["http.response.status_code"] == 200
+    assert datetime.fromisoformat(work.attributes["app.now"]).tzinfo
+    assert work.attributes["app.result_length"] == 3
+
+
+def test_a_user_has_only_their_own_activities(client: FlaskClient, spans: Any) -> None:
+    answer = client.get("/api/activities/@andrew")
+    assert [(activity["handle"], activity["profile"]) for activity in answer.json] == [("andrew", ANDREW)]
+    assert spans.named("user-activities-mock-data").attributes["app.handle"] == "andrew"
+    assert spans.named("GET /api/activities/@<handle>")
+
+
+def test_a_missing_user_is_a_404_and_no_error_in_the_trace(client: FlaskClient, spans: Any) -> None:
+    answer = client.get("/api/activities/@nobody")
+    assert (answer.status_code, answer.json["error"]) == (404, "There is no user 'nobody' with activities")
+    assert {span.status.status_code for span in spans.all()} == {StatusCode.UNSET}
+
+
+def test_one_trace_crosses_to_the_profiles_service(serve: Any, spans: Any) -> None:
+    answer = client_with(serve(make_server("127.0.0.1", 0, create_profiles_app()))).get(HOME)
+    assert answer.json[1]["profile"]["name"] == "Worf"
+    work, call, remote = spans.named(WORK), spans.named("GET"), spans.named("GET /api/profiles/<handles>")
+    assert is_child(call, work)
+    assert is_child(remote, call)
+    assert is_child(spans.named("find-profiles-mock-data"), remote)
+    assert (call.kind, remote.kind) == (SpanKind.CLIENT, SpanKind.SERVER)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (503, b"{}", "status 503"),
+        (200, b"<!doctype html>", "bad answer"),
+        (200, b'{"andrew": null}', "bad answer"),
+        (200, b"[]", "bad answer"),
+    ],
+)
+def test_a_bad_answer_gives_a_feed_without_profiles(
+    serve: Any, spans: Any, caplog: pytest.LogCaptureFixture, status: int, body: bytes, reason: str
+) -> None:
+    answer = client_with(serve(answering(status, body))).get(HOME)
+    assert [activity["profile"] for activity in answer.json] == [None, None, None]
+    assert spans.named(WORK).attributes["app.profiles_missing"] == reason
+    assert "Answering without profiles" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("http://127.0.0.1:9", "no connection"), ("profiles:4568", "bad address"), ("http://[::1", "bad address")],
+)
+def test_a_service_that_cannot_be_reached_gives_a_feed_without_profiles(spans: Any, url: str, reason: str) -> None:
+    answer = client_with(url).get(HOME)
+    assert (answer.status_code, answer.json[0]["profile"]) == (200, None)
+    assert spans.named(WORK).attributes["app.profiles_missing"] == reason
+
+
+def test_a_slow_service_is_not_waited_for(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_lookup, "TIMEOUT", 0.1)
+    silent = answering(200, b"{}")  # it accepts connections and never answers
+    client_with(f"http://127.0.0.1:{silent.server_port}").get(HOME)
+    silent.server_close()
+    assert spans.named(WORK).attributes["app.profiles_missing"] == "timeout"
+
+
+def test_the_slow_and_failing_routes_exist_in_debug_mode_alone(client: FlaskClient, spans: Any) -> None:
+    assert client.get("/api/examples/failing").status_code == 404
+    answer = create_app({"DEBUG": True}).test_client().get("/api/examples/failing")
+    assert (answer.status_code, "ZeroDivisionError" in "".join(answer.json["traceback"])) == (500, True)
+    assert spans.named("divide-by-likes").status.status_code is StatusCode.ERROR
+
+
+def test_the_profiles_service_answers_json(spans: Any) -> None:
+    client = create_profiles_app().test_client()
+    assert client.get("/api/profiles/andrew,nobody").json == {"andrew": ANDREW}
+    assert client.get("/api/health").json == {"status": "ok"}
+    assert client.get("/api/profiles/").json["error"]

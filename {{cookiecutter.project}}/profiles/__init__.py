@@ -1,1 +1,0 @@
-"""The profiles service: small, and a network away, so that a trace crosses one."""

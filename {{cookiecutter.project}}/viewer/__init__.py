@@ -1,1 +1,0 @@
-"""The project's own trace viewer, for development: `python -m viewer`."""
