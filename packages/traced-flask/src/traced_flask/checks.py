@@ -89,7 +89,7 @@ def some_of(*allowed: str, default: str) -> Check:
         if len(left) == len(asked):
             return ",".join(left) or None, []
         instead = ",".join(left) or default
-        return instead, [f"may name {_either(allowed)}{_but(set(asked), set(allowed))}; {instead} is used"]
+        return instead, [f"names {_unknown(asked, allowed)}, which is not {_either(allowed)}; {instead} is used"]
 
     return check
 
@@ -102,7 +102,7 @@ def installed(group: str, default: str | None, *more: str) -> Check:
         left = [each for each in asked if each in more or entry_points(group=group, name=each)]
         if len(left) == len(asked):
             return ",".join(left) or None, []
-        wrong = f"names what is not installed{_but(set(asked), set(left))}; {_instead(','.join(left) or default)}"
+        wrong = f"names {_unknown(asked, left)}, which is not installed; {_instead(','.join(left) or default)}"
         return ",".join(left) or None, [wrong]
 
     return check
@@ -272,7 +272,7 @@ def _either(names: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _but(asked: set[str], known: set[str]) -> str:
+def _unknown(asked: Iterable[str], known: Iterable[str]) -> str:
     """What is asked for and not known, where it is too short to be a key."""
-    unknown = sorted(each for each in asked - known if re.fullmatch(r"[a-z0-9_./*-]{1,20}", each))
-    return f", not {_either(unknown)}" if unknown else ""
+    unknown = sorted(each for each in set(asked) - set(known) if re.fullmatch(r"[a-z0-9_./*-]{1,20}", each))
+    return _either(unknown) if unknown else "something"
