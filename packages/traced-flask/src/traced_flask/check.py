@@ -1,0 +1,175 @@
+"""`traced-flask check`: go the way of a span to Honeycomb, step by step, and say what to do where it ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanKind
+
+from traced_flask import regions, settings
+from traced_flask.destination import Destination
+from traced_flask.encoder import encode_spans
+from traced_flask.honeycomb_api import PERMISSIONS, WHERE_KEYS_ARE, Account, HoneycombAPI, Problem
+from traced_flask.key import NAME, kind_of
+from traced_flask.routes import Routes, without_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from traced_flask.cli import Project
+
+LARGEST_SKEW: Final = 120  # seconds that no one notices in a trace
+
+
+class Finding(NamedTuple):
+    step: str
+    ok: bool
+    text: str
+
+
+class Check:
+    """The steps, with what each of them found."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.step = "key"
+        self.findings: list[Finding] = []
+        self.facts: dict[str, Any] = {}
+
+    def add(self, text: str, ok: bool = True, step: str = "") -> None:
+        self.findings.append(Finding(step or self.step, ok, text))
+
+    def run(self) -> None:
+        """Raises Problem at the step, named by `self.step`, after which there is no next one."""
+        key = self.check_key()
+        self.step = "address"
+        address = self.check_address()
+        self.step = "account"
+        account = self.check_account(HoneycombAPI(address, key))
+        self.step = "span"
+        self.check_span(account, address, key)
+
+    def check_key(self) -> str:
+        key = self.project.key
+        for place in self.project.keys:
+            if place.problem:
+                self.add(f"{place.problem}. It is ignored", ok=key is not None)
+        if key is None:
+            raise Problem(f"No valid API key was found. Set {NAME} in the environment or in .env: {WHERE_KEYS_ARE}")
+        where = next(place.where for place in self.project.keys if place.key)
+        kind = kind_of(key)
+        self.facts |= {"key": where, "kind": kind}
+        self.add(f"Found {'an' if kind[0] in 'aeiou' else 'a'} {kind} in {where}")
+        return key
+
+    def check_address(self) -> str:
+        address = self.project.address
+        region = next((each.name for each in regions.REGIONS if each.api == address), "not one of Honeycomb's own")
+        self.facts |= {"address": address, "region": region}
+        self.add(f"{address} ({region})")
+        return address
+
+    def check_account(self, api: HoneycombAPI) -> Account:
+        answer = api.ask("GET", "/1/auth")
+        if abs(skew := answer.clock_skew) > LARGEST_SKEW:
+            way = "ahead" if skew > 0 else "behind"
+            self.add(
+                f"This machine's clock is {abs(skew) / 60:.0f} minutes {way}, so spans appear at the wrong time. Set"
+                " it; restarting Docker Desktop or WSL often does",
+                ok=False,
+                step="clock",
+            )
+        if answer.status == 401 and (other := self.region_that_knows_the_key(api.address)):
+            raise Problem(f"This key belongs to the region {other.name}. Set HONEYCOMB_API_ENDPOINT={other.api}")
+        api.check(answer)
+        account = api.account_in(answer.body)
+        environment = account.environment or "(classic)"
+        self.facts |= {"team": account.team, "environment": account.environment, "permissions": account.permissions}
+        may = ", ".join(account.permissions) or "none"
+        self.add(f"Team {account.team}, environment {environment}, permissions: {may}")
+        if account.key_type != "ingest" and "events" not in account.access:
+            raise Problem(f"The key lacks the permission {PERMISSIONS['events']}. Add it at {WHERE_KEYS_ARE}")
+        return account
+
+    def region_that_knows_the_key(self, address: str) -> regions.Region | None:
+        """The other region, if this key is of it. A key is never tried there when the address is not Honeycomb's."""
+        if address not in [each.api for each in regions.REGIONS]:
+            return None
+        key = self.project.key or ""
+        for region in regions.REGIONS:
+            try:
+                if region.api != address and HoneycombAPI(region.api, key).ask("GET", "/1/auth").status == 200:
+                    return region
+            except Problem:
+                pass
+        return None
+
+    def check_span(self, account: Account, address: str, key: str) -> None:
+        """Send a span where the application's exporter sends its own."""
+        if settings.disabled():
+            raise Problem("OTEL_SDK_DISABLED=true: the application sends no telemetry.")
+        os.environ[NAME] = key
+        endpoints = Routes().to("traces")
+        name = without_credentials(address)
+        for other in endpoints.keys() - {name}:
+            self.add(f"An OTEL_EXPORTER_OTLP_ variable sends the application's traces to {other} instead", ok=False)
+        if name not in endpoints:
+            raise Problem(
+                "The application's traces do not go to Honeycomb. Check OTEL_EXPORTER_OTLP_ENDPOINT,"
+                " OTEL_EXPORTER_OTLP_HEADERS and OTEL_TRACES_EXPORTER."
+            )
+        trace_id, body = make_span(self.project.service)
+        timeout = endpoints[name].timeout
+        if failure := Destination(name, {"traces": endpoints[name]}).send("traces", body, timeout):
+            missing = [each for each in ("events", "createDatasets") if each not in account.access]
+            hint = f" It lacks the permission {PERMISSIONS[missing[0]]}: {WHERE_KEYS_ARE}" if missing else ""
+            raise Problem(f"{name} did not accept a test span: {failure.reason}.{hint}", 3 if failure.retryable else 1)
+        dataset = regions.dataset_slug(self.project.service)
+        link = self.project.page(account, "datasets", dataset, "trace") + f"?trace_id={trace_id}"
+        self.facts |= {"dataset": dataset, "trace": link}
+        self.add(f"Sent a test span to dataset {dataset}: {link}")
+
+
+class _Collector(SpanExporter):
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.spans += spans
+        return SpanExportResult.SUCCESS
+
+
+def make_span(service: str) -> tuple[str, bytes]:
+    """The trace ID of a new span, and the request that exports it."""
+    collector = _Collector()
+    resource = Resource.create({"service.name": service})
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(collector))
+    with provider.get_tracer("traced_flask").start_as_current_span("traced-flask check", kind=SpanKind.SERVER) as span:
+        trace_id = f"{span.get_span_context().trace_id:032x}"
+    return trace_id, encode_spans(collector.spans).body
+
+
+def check(arguments: argparse.Namespace, project: Project) -> int:
+    checked = Check(project)
+    status = 0
+    try:
+        checked.run()
+    except Problem as problem:
+        checked.add(str(problem), ok=False)
+        status = problem.status
+    ok = all(each.ok for each in checked.findings)
+    if arguments.json:
+        steps = [each._asdict() for each in checked.findings]
+        print(json.dumps({"ok": ok, **checked.facts, "checks": steps}, indent=2))
+    else:
+        for each in checked.findings:
+            print(f"{'ok' if each.ok else 'FAIL':<4}  {each.step:<8}  {each.text}")
+    return status or int(not ok)
