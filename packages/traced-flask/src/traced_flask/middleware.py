@@ -7,7 +7,7 @@ import functools
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import time_ns
 from typing import Any, Final
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -146,6 +146,7 @@ class Exchange:
     error: BaseException | None = None
     error_type: str | None = None
     is_complete = False  # whether the whole body is there when the application returns
+    headers: Sequence[tuple[str, str]] = ()
     is_sent = False  # whether a part of the body has left, and with it the status
     is_over = False
 
@@ -179,6 +180,7 @@ class Exchange:
     ) -> Callable[[bytes], object]:
         """Put the status on the span and the trace into the headers, then start the response."""
         span, middleware = self.span or self.begin(), self.middleware
+        self.headers = headers
         code = status.partition(" ")[0]
         self.status = int(code) if code.isdecimal() else 0
         span.set_attribute(HTTP_RESPONSE_STATUS_CODE, self.status)
@@ -239,6 +241,8 @@ class Exchange:
             self.end()
             return body
         self.body = body
+        lengths = [int(value) for name, value in self.headers if name.lower() == "content-length" and value.isdecimal()]
+        self.left = lengths[0] if lengths else 0  # bytes; never 0 again where the application does not say how many
         self.run = contextvars.copy_context().run  # the body runs with the span and with what the application has set
         return self
 
@@ -257,6 +261,9 @@ class Exchange:
             raise
         if part:
             self.is_sent = True
+            self.left -= len(part)
+            if self.left == 0:
+                self.end()
         return part
 
     def close(self) -> None:

@@ -1,0 +1,47 @@
+"""Query strings never leave in an attribute."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
+from opentelemetry.trace import NonRecordingSpan, SpanContext
+from receivers import Receiver
+from recorder import Recorder, attributes
+from traced_flask.redaction import redact, redact_query
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("url.full", "http://a/b?token=marked", "http://a/b?REDACTED"),
+        ("url.full", "http://a/b", "http://a/b"),
+        ("http.url", "http://a/b?", "http://a/b?REDACTED"),
+        ("http.target", "/b?x=marked?y", "/b?REDACTED"),
+        ("url.query", "token=marked", "REDACTED"),
+        ("app.note", "what?", "what?"),
+    ],
+)
+def test_a_query_is_redacted_in_the_attributes_that_hold_it(name: str, value: str, expected: str) -> None:
+    recorder = Recorder()
+    span = recorder.tracer.start_span("request", attributes={name: value})
+    redact(span)
+    span.end()
+    assert attributes(recorder.only()) == {name: expected}
+
+
+def test_a_span_that_is_not_recorded_is_left_alone() -> None:
+    redact(NonRecordingSpan(SpanContext(1, 1, is_remote=False)))
+
+
+def test_an_outgoing_request_is_traced_without_its_query(receiver: Receiver) -> None:
+    recorder = Recorder()
+    RequestsInstrumentor().instrument(tracer_provider=recorder.provider, request_hook=redact_query)
+    try:
+        requests.get(f"{receiver.url}/path?token=marked-secret", timeout=10)
+        requests.get(f"{receiver.url}/path", timeout=10)
+    finally:
+        RequestsInstrumentor().uninstrument()
+    urls = [attributes(span)["url.full"] for span in recorder.spans()]
+    assert urls == [f"{receiver.url}/path?REDACTED", f"{receiver.url}/path"]
+    assert "marked-secret" not in "".join(span.to_json() for span in recorder.spans())
