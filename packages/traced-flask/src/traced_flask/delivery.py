@@ -109,6 +109,10 @@ class Delivery:
     def flush(self, until: float) -> bool:
         """Wait until everything is delivered, but not longer than `until` (on time.monotonic()) nor for an outage."""
         with self._changed:
+            has_thread = self._is_empty() or self._start_thread()
+        if not has_thread:
+            self.close(until)
+        with self._changed:
             timeout = max(0.0, until - time.monotonic())
             self._changed.wait_for(lambda: self._is_empty() or self.in_outage, timeout)
             return self._is_empty()

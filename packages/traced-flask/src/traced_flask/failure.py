@@ -136,7 +136,7 @@ def explain(error: Exception, timeout: float, own_ca: bool) -> Failure:
         return Failure(CUT, True)
     if isinstance(error, ssl.SSLError):
         name = error.reason or "no reason given"
-        if "CERTIFICATE" in name or "UNKNOWN_CA" in name:
+        if any(part in name for part in ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE")):
             wants = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"
             return Failure(f"it does not accept the client certificate, or there is none ({name}). Check {wants}", True)
         return Failure(NO_TLS if name in NOT_TLS else f"TLS fails ({name})", True)
