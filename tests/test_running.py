@@ -2,224 +2,300 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import pty
-import re
+import shlex
+import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+import sysconfig
+import threading
+import venv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 import requests
 from conftest import environment, free_ports
-from processes import Running, alive, answers, family
+from processes import alive, family
 from receiver import eventually, receiving
 
 MARKED = "hcaik_01marked00key0that0must0never0be0shown00000000000000000000"
+ODD = """it's a "folder", $HOME `date` 100%"""
+PORTS = ("PORT", "PROFILES_PORT", "VIEWER_PORT")
+RUN = ["make", "run", "INSTALLED_IN=.venv"]
 
 
-class Project:
-    """A project that `make run` runs, on free ports."""
+def end_with_the_tests() -> None:
+    """Have the kernel end a program, with SIGTERM, when the tests are killed. Linux alone has this."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
-    def __init__(self, folder: Path, log: Path, **env: str) -> None:
-        self.folder = folder
-        ports = dict(zip(("PORT", "PROFILES_PORT", "VIEWER_PORT"), map(str, free_ports(3)), strict=True))
-        self.backend, self.profiles, self.viewer = (f"http://127.0.0.1:{port}" for port in ports.values())
-        self.program = Running(["make", "run"], folder, log, **ports, **env)
-        for base in (self.backend, self.profiles, self.viewer):
-            assert eventually(lambda base=base: answers(f"{base}/api/health"), 40), self.program.output()
 
-    def home(self) -> requests.Response:
-        return requests.get(f"{self.backend}/api/activities/home", timeout=10)
+class Running:
+    """A program whose output is a file, and the processes that it started."""
 
-    def said(self) -> str:
-        """The home feed; nothing while the server is being replaced, which drops what it was about to answer."""
-        try:
-            return self.home().text
-        except requests.RequestException:
-            return ""
+    def __init__(self, command: list[str], folder: Path, log: Path, **env: str) -> None:
+        self.log = log
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self.backend, self.profiles, self.viewer = (f"http://127.0.0.1:{port}" for port in self.ports.values())
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(**{name: str(port) for name, port in self.ports.items()}, **env),
+            stdin=subprocess.DEVNULL,
+            stdout=log.open("wb"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=end_with_the_tests,
+        )
+        self.family = {self.process.pid}
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, text: str) -> None:
+        assert eventually(lambda: text in self.output() or self.process.poll() is not None, 60)
+        assert text in self.output()
+        self.family = family(self.process.pid)
+
+    def has_ended(self) -> bool:
+        """Whether every process ends and every port is free again, within seconds."""
+        return bool(eventually(lambda: not alive(self.family) and not any(map(is_open, self.ports.values())), 20))
 
     def trace(self, answer: requests.Response, spans: int) -> dict[str, Any]:
-        """The trace that an answer belongs to, once `spans` of it have come to the viewer."""
+        """The trace of an answer, once the viewer has so many of its spans."""
         url = f"{self.viewer}/api/traces/{answer.headers['traceresponse'].split('-')[1]}"
 
-        def come() -> dict[str, Any] | None:
+        def find() -> dict[str, Any] | None:
             found = requests.get(url, timeout=5).json()
             return found if found.get("span_count", 0) >= spans else None
 
-        trace = eventually(come)
-        assert trace, self.program.output()
-        return dict(trace)
+        found = eventually(find)
+        assert found, self.output()
+        return dict(found)
+
+
+@contextmanager
+def running(command: list[str], folder: Path, log: Path, **env: str) -> Iterator[Running]:
+    program = Running(command, folder, log, **env)
+    try:
+        yield program
+    finally:
+        for pid in alive(program.family | family(program.process.pid)):
+            os.kill(pid, signal.SIGKILL)
+        program.process.wait()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
-def project(installed_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with receiving() as honeycomb:
-        log = tmp_path_factory.mktemp("run") / "output"
-        project = Project(installed_project, log, HONEYCOMB_API_ENDPOINT=honeycomb.url)
+def folder(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in a folder with a difficult name, with the packages that are installed here."""
+    project = render_into(tmp_path_factory.mktemp("run") / ODD)
+    venv.create(project / ".venv", symlinks=True)
+    (packages,) = project.glob(".venv/lib/python3*/site-packages")
+    (packages / "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    return project
+
+
+@pytest.fixture(scope="module")
+def project(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    log = tmp_path_factory.mktemp("log") / "output"
+    with (
+        receiving() as honeycomb,
+        running(RUN, folder, log, HONEYCOMB_API_ENDPOINT=honeycomb.url, PYTHONSAFEPATH="1") as project,
+    ):
         project.honeycomb = honeycomb  # type: ignore[attr-defined]
-        try:
-            yield project
-        finally:
-            (project.folder / ".env").unlink(missing_ok=True)
-            if project.program.process.poll() is None:
-                project.program.interrupt()
+        project.wait_for("Ready: ")
+        yield project
 
 
-def test_the_first_request_gives_a_trace_across_two_services(project: Project) -> None:
-    answer = project.home()
-    trace = project.trace(answer, 5)
+@pytest.fixture
+def toy(folder: Path, tmp_path: Path) -> Path:
+    """A project whose Procfile a test writes."""
+    shutil.copytree(folder / "bin", tmp_path / "bin")
+    for name in ("Makefile", ".venv"):
+        (tmp_path / name).symlink_to(folder / name)
+    return tmp_path
+
+
+def test_a_few_lines_end_in_the_addresses(project: Running) -> None:
+    lines = project.output().partition("Ready: ")[0].splitlines()
+    assert len(lines) < 15, lines
+    ready = project.output().partition("Ready: ")[2].splitlines()[0]
+    assert f"backend {project.backend}/api/activities/home, " in ready
+    assert f"profiles {project.profiles}, viewer {project.viewer}. Ctrl-C ends them." in ready
+    assert "development server" not in project.output()
+
+
+def test_the_first_request_gives_a_trace_across_two_services(project: Running) -> None:
+    trace = project.trace(requests.get(f"{project.backend}/api/activities/home", timeout=10), 5)
     assert trace["services"] == ["backend-flask", "profiles"]
-    server, activities, client, profiles, find = trace["spans"]
-    assert [span["name"] for span in trace["spans"]] == [
-        "GET /api/activities/home",
-        "home-activities-mock-data",
-        "GET",
-        "GET /api/profiles/<handles>",
-        "find-profiles-mock-data",
-    ]
-    assert [span["service.name"] for span in trace["spans"]] == ["backend-flask"] * 3 + ["profiles"] * 2
-    assert [span["span.kind"] for span in trace["spans"]] == ["server", "internal", "client", "server", "internal"]
-    for parent, child in ((server, activities), (activities, client), (client, profiles), (profiles, find)):
-        assert child["trace.parent_id"] == parent["trace.span_id"]
-    assert activities["app.result_length"] == len(answer.json())
-    assert activities["app.now"].startswith("20")
-    assert server["http.route"] == "/api/activities/home"
-    assert server["deployment.environment.name"] == "development"
-    listed = requests.get(f"{project.viewer}/api/traces", timeout=5).json()
-    assert trace["trace_id"] in [each["trace_id"] for each in listed]
+    assert trace["trace_id"] in project.output()
 
 
-def test_the_terminal_shows_a_finished_trace_as_a_tree(project: Project) -> None:
-    trace_id = project.home().headers["traceresponse"].split("-")[1]
-    assert eventually(lambda: f"trace {trace_id}" in project.program.output())
-    shown = project.program.output().partition(f"trace {trace_id}")[2]
-    assert re.search(r"└─ home-activities-mock-data +\d+\.\d ms  app\.now=.*  app\.result_length=3", shown)
-
-
-def test_a_failure_is_json_with_its_trace_and_its_log_is_there(project: Project) -> None:
-    answer = requests.get(f"{project.backend}/api/examples/failing", timeout=10)
-    assert answer.status_code == 500
-    trace = project.trace(answer, 2)
-    assert answer.json()["trace_id"] == trace["trace_id"]
-    assert trace["error"] is True
-    url = f"{project.viewer}/api/traces/{trace['trace_id']}"
-    logs = eventually(lambda: requests.get(url, timeout=5).json()["logs"])
-    assert logs[0]["exception.type"] == "ZeroDivisionError"
-    assert f"trace_id={trace['trace_id']}" in project.program.output()
-
-
-def test_an_edit_is_answered_without_a_restart(project: Project) -> None:
-    file = project.folder / "backend" / "activities.py"
+def test_an_edit_is_answered_without_a_restart(project: Running, folder: Path) -> None:
+    file = folder / "example" / "activities.py"
     before = file.read_text()
+
+    def feed() -> str:
+        try:
+            return requests.get(f"{project.backend}/api/activities/home", timeout=10).text
+        except requests.RequestException:  # while the server is replaced
+            return ""
+
     try:
         file.write_text(before.replace("prune juice", "raktajino"))
-        assert eventually(lambda: "raktajino" in project.said())
-        file.write_text("not python (")
-        assert eventually(lambda: "500 Internal Server Error" in project.said())
+        assert eventually(lambda: "raktajino" in feed(), 30)
     finally:
         file.write_text(before)
-    assert eventually(lambda: "prune juice" in project.said())
+    assert eventually(lambda: "prune juice" in feed(), 30)
 
 
-def test_a_key_in_dotenv_is_noticed_while_it_runs_and_so_is_its_end(project: Project) -> None:
+def test_a_key_is_noticed_while_it_runs_and_so_is_its_removal(project: Running, folder: Path) -> None:
+    def key(verb: str) -> None:
+        command = [sys.executable, "bin/honeycomb", "key", verb]
+        subprocess.run(command, cwd=folder, env=environment(), input=MARKED, text=True, check=True, timeout=30)
+
     honeycomb = project.honeycomb  # type: ignore[attr-defined]
-    dotenv = project.folder / ".env"
-    project.trace(project.home(), 5)
+    url = f"{project.backend}/api/activities/home"
+    project.trace(requests.get(url, timeout=10), 5)
     assert honeycomb.requests == []
-    dotenv.write_text(f"HONEYCOMB_API_KEY={MARKED}\n")
-    trace_id = project.home().headers["traceresponse"].split("-")[1]
-    assert eventually(lambda: len(honeycomb.traces().get(trace_id, [])) == 5)
-    assert {headers.get("x-honeycomb-team") for _, headers, _ in honeycomb.requests} == {MARKED}
-    dotenv.unlink()
-    answer = project.home()
+    try:
+        key("set")
+        trace_id = requests.get(url, timeout=10).headers["traceresponse"].split("-")[1]
+        assert eventually(lambda: len(honeycomb.traces().get(trace_id, [])) == 5, 30), project.output()
+        assert {headers.get("x-honeycomb-team") for _, headers, _ in honeycomb.requests} == {MARKED}
+    finally:
+        key("unset")
+    answer = requests.get(url, timeout=10)
     project.trace(answer, 5)
     assert answer.headers["traceresponse"].split("-")[1] not in honeycomb.traces()
-    assert MARKED not in project.program.output()
+    assert MARKED not in project.output()
 
 
-def test_traffic_shows_what_came_back(project: Project) -> None:
-    done = subprocess.run(
-        [".venv/bin/python", "bin/traffic", "--seconds", "4", "--url", project.backend],
-        cwd=project.folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+def test_traffic_prints_what_was_answered(project: Running, folder: Path) -> None:
+    command = [".venv/bin/python", "bin/traffic", "--seconds", "4", "--url", project.backend]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60)
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("/api/")]
-    assert {row[0]: row[1] for row in rows}["/api/activities/home"] == "200"
+    assert {row[0]: row[1] for row in rows}["/api/activities/home"] == "200", done.stderr
     assert {row[1] for row in rows} <= {"200", "404", "500"}
     assert len(rows) >= 4
 
 
-def test_closing_the_terminal_ends_everything(installed_project: Path) -> None:
-    terminal, inside = pty.openpty()
-    at = dict(zip(("PORT", "PROFILES_PORT", "VIEWER_PORT"), map(str, free_ports(3)), strict=True))
-    make = subprocess.Popen(
-        ["make", "run"],
-        cwd=installed_project,
-        env=environment(**at),
-        stdin=inside,
-        stdout=inside,
-        stderr=inside,
-        start_new_session=True,
+def test_traffic_without_a_backend_says_what_to_do(folder: Path) -> None:
+    (port,) = free_ports(1)
+    command = [sys.executable, "bin/traffic"]
+    done = subprocess.run(command, cwd=folder, env=environment(PORT=str(port)), capture_output=True, text=True)
+    assert done.stderr.endswith(f"127.0.0.1:{port}/api/health. Start the backend first: make run\n")
+
+
+def test_sigterm_ends_everything(project: Running) -> None:
+    assert len(project.family) > 6
+    project.process.send_signal(signal.SIGTERM)
+    assert project.has_ended()
+    assert "Traceback" not in project.output()
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("ended", ["SIGTERM", "SIGKILL", "SIGHUP", "SIGINT"])
+def test_everything_ends_whatever_happens_to_make(toy: Path, tmp_path: Path, ended: str, early: bool) -> None:
+    (toy / "Procfile").write_text(
+        "one: echo up; sleep 600\n"
+        "two: sleep 1; exec python -c 'import http.server as h, sys; h.test(port=int(sys.argv[2]))' --port ${PORT:-1}\n"
     )
-    os.close(inside)
-    shown = b""
-    while shown.count(b"Debug mode: on") < 2:
-        shown += os.read(terminal, 4096)
-    started = family(make.pid)
-    assert len(started) > 6
-    os.close(terminal)
-    os.killpg(make.pid, signal.SIGHUP)  # from the system, where make's session has the terminal as its own
+    with running(RUN, toy, tmp_path / "log") as program:
+        program.wait_for("one      | up" if early else "Ready: two")
+        sign = signal.Signals[ended]
+        if ended in ("SIGHUP", "SIGINT"):  # from the terminal, to all in its foreground
+            os.killpg(program.process.pid, sign)
+        else:
+            program.process.send_signal(sign)
+        assert program.has_ended()
+        assert "Traceback" not in program.output()
+
+
+def test_closing_the_terminal_ends_everything(folder: Path) -> None:
+    ports = dict(zip(PORTS, free_ports(3), strict=True))
+    env = environment(**{name: str(port) for name, port in ports.items()})
+    terminal = pexpect.spawn(RUN[0], RUN[1:], cwd=str(folder), env=env, timeout=60)  # type: ignore[arg-type]
+    terminal.expect("Ready: ")
+    started = family(terminal.pid)
+    terminal.close(force=False)
     try:
-        assert eventually(lambda: not alive(started), 15)
+        assert eventually(lambda: not alive(started) and not any(map(is_open, ports.values())), 20)
     finally:
         for pid in alive(started):
             os.kill(pid, signal.SIGKILL)
-        make.wait()
 
 
-def test_ctrl_c_ends_everything(project: Project) -> None:
-    started = family(project.program.process.pid)
-    assert len(started) > 6
-    project.program.interrupt()
-    assert eventually(lambda: not alive(started), 10)
-    assert "Traceback" not in project.program.output().partition("SIGINT received")[2]
+def test_a_reader_that_leaves_ends_everything(folder: Path, tmp_path: Path) -> None:
+    command = ["sh", "-c", f"{shlex.join(RUN)} | head -1; echo head has ended >&2"]
+    with running(command, folder, tmp_path / "log") as program:
+        program.wait_for("head has ended")
+        assert program.has_ended()
 
 
-def test_traffic_without_a_backend_says_what_to_do(installed_project: Path) -> None:
-    (port,) = free_ports(1)
-    done = subprocess.run(
-        ["make", "traffic"],
-        cwd=installed_project,
-        env=environment(PORT=str(port)),
-        capture_output=True,
-        text=True,
+def test_a_service_that_ends_or_ignores_sigterm_does_not_stay(toy: Path, tmp_path: Path) -> None:
+    (toy / "bin" / "run").write_text((toy / "bin" / "run").read_text().replace("LONGEST_END = 8 ", "LONGEST_END = 1 "))
+    (toy / "Procfile").write_text('one: trap "" TERM; echo up; sleep 600\ntwo: sleep 1; exit 7\n')
+    with running(RUN, toy, tmp_path / "log") as program:
+        program.wait_for("two ended with status 7, so everything ends.")
+        assert program.has_ended()
+        assert program.process.wait(20) != 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_dotenv_that_cannot_be_read_is_one_sentence(toy: Path, tmp_path: Path, encoding: str) -> None:
+    (toy / "Procfile").write_text("one: echo started\n")
+    (toy / ".env").write_bytes("NAME=Zoë\n".encode(encoding))
+    with running(RUN, toy, tmp_path / "log") as program:
+        assert program.process.wait(30) != 0
+    first, *others = program.output().splitlines()
+    assert first == ".env cannot be read: it is not UTF-8 text. Save it as UTF-8 in your editor."
+    assert all(each.startswith("make: ") for each in others)
+
+
+def test_a_named_pipe_as_dotenv_is_read_once(toy: Path, tmp_path: Path) -> None:
+    (toy / "Procfile").write_text("one: echo got $NAME, $FLASK_SKIP_DOTENV; sleep 600\n")
+    os.mkfifo(toy / ".env")
+    writer = threading.Thread(target=(toy / ".env").write_text, args=["NAME=Zoë\n"])
+    writer.start()
+    with running(RUN, toy, tmp_path / "log") as program:
+        program.wait_for("got Zoë, 1")
+    writer.join(10)
+
+
+def test_a_port_that_is_in_use_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with running([*RUN, f"PROFILES_PORT={port}"], folder, tmp_path / "log") as program:
+            assert program.process.wait(30) != 0
+    first = program.output().splitlines()[0]
+    assert (
+        first == f"Port {port} cannot be used (Address already in use). Choose another one: make run PROFILES_PORT=..."
     )
-    assert done.returncode != 0
-    assert f"Nothing answers at http://127.0.0.1:{port}/api/health. Start it first: make run" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("command", "dotenv", "said"),
+    ("dotenv", "printed"),
     [
-        (["make", "run"], "", "shell  4567"),
-        (["make", "run"], "WHO=file\nALSO=file\nPORT=4999\n", "shell file 4999"),
-        (["make", "run", "PORT=5001"], "PORT=4999\n", "shell  5001"),
+        ("", "shell, , 4567."),
+        ("WHO=file\nALSO=file\nNAME=\nPORT=4999\n", "shell, file, 4999."),
+        ("PORT=\n", "shell, , 4567."),
     ],
 )
-def test_the_shells_variables_win_over_those_of_dotenv(
-    installed_project: Path, tmp_path: Path, command: list[str], dotenv: str, said: str
-) -> None:
-    for name in ("Makefile", "bin", ".venv", "requirements-dev.txt"):
-        (tmp_path / name).symlink_to(installed_project / name)
-    (tmp_path / "Procfile").write_text('one: echo said $WHO "$ALSO" $PORT.\n')
-    (tmp_path / ".env").write_text(dotenv)
-    env = environment(WHO="shell")
-    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30)
-    assert f"said {said}." in ran.stdout
+def test_variables_of_the_shell_win_over_those_of_dotenv(toy: Path, tmp_path: Path, dotenv: str, printed: str) -> None:
+    (toy / "Procfile").write_text('one: echo "got $WHO, $ALSO, ${PORT:-4567}."\n')
+    (toy / ".env").write_text("\ufeff" + dotenv)
+    with running(["env", "-u", "PORT", *RUN], toy, tmp_path / "log", WHO="shell") as program:
+        program.wait_for(f"got {printed}")

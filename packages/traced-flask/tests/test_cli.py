@@ -89,9 +89,6 @@ def fails(result: tuple[int, str], status: int, *words: str) -> None:
         assert each in result[1]
 
 
-# check
-
-
 def test_a_valid_key_passes_and_a_span_arrives(run: Run, service: Honeycomb) -> None:
     status, output = run("check")
     assert status == 0, output
@@ -103,12 +100,7 @@ def test_a_valid_key_passes_and_a_span_arrives(run: Run, service: Honeycomb) -> 
     assert abs(event["time"] - time.time()) < 60
     link = "https://ui.honeycomb.io/acme/environments/production/datasets/backend-flask/trace?trace_id="
     assert link + event["trace.trace_id"] in output
-
-
-def test_a_classic_key_passes_and_its_pages_have_no_environment(run: Run, service: Honeycomb) -> None:
-    status, output = run("check", key=CLASSIC)
-    assert (status, "environment (classic)" in output) == (0, True)
-    assert "https://ui.honeycomb.io/acme/datasets/backend-flask/trace?trace_id=" in output
+    fails(run("check", key=CLASSIC), 0, "environment (classic)", "https://ui.honeycomb.io/acme/datasets/backend-flask/")
 
 
 def test_scripts_get_json(run: Run) -> None:
@@ -230,7 +222,7 @@ def test_a_bad_answer_is_explained(
     status: int,
     words: str,
 ) -> None:
-    monkeypatch.setattr(honeycomb_api, "TIMEOUT", 0.3 if status == 3 and "0.3" in words else 10)
+    monkeypatch.setattr(honeycomb_api, "TIMEOUT", 0.3 if "0.3" in words else 10)
     service.instead = answer
     fails(run("check"), status, "FAIL", words)
 
@@ -257,19 +249,9 @@ def test_an_address_that_does_not_answer_is_explained(run: Run, service: Honeyco
 
 
 def test_it_runs_as_a_program(service: Honeycomb) -> None:
-    env = {**os.environ, "HONEYCOMB_API_ENDPOINT": service.url}
-    for key, status in ((INGEST, 0), (UNKNOWN, 1)):
-        done = subprocess.run(
-            [sys.executable, "-m", "traced_flask", "check"],
-            env={**env, "HONEYCOMB_API_KEY": key},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert (done.returncode, "marked" in done.stdout + done.stderr) == (status, False), done.stderr
-
-
-# queries
+    env = {**os.environ, "HONEYCOMB_API_ENDPOINT": service.url, "HONEYCOMB_API_KEY": UNKNOWN}
+    done = subprocess.run([sys.executable, "-m", "traced_flask", "check"], env=env, capture_output=True, timeout=60)
+    assert (done.returncode, b"marked" in done.stdout + done.stderr) == (1, False), done.stderr
 
 
 def test_links_open_the_queries_without_a_key(run: Run, service: Honeycomb) -> None:
@@ -297,9 +279,6 @@ def test_a_project_in_europe_opens_europes_pages(run: Run, project: Path) -> Non
     for endpoint in ("", "http://refinery:8080"):
         output = run("queries", "--team", "acme", key=None, HONEYCOMB_API_ENDPOINT=endpoint)[1]
         assert output.count("https://ui.eu1.honeycomb.io/acme/environments/test/") == 2
-
-
-# board
 
 
 def panels_of(service: Honeycomb) -> list[tuple[str, dict[str, Any]]]:
@@ -363,9 +342,6 @@ def test_each_command_says_which_key_it_needs(run: Run, service: Honeycomb, comm
     fails(run(*command, key=CONFIGURATION), 1, "The key lacks the permission Manage")
 
 
-# marker and trigger
-
-
 def test_a_marker_is_for_all_datasets_or_one(run: Run, service: Honeycomb, project: Path) -> None:
     (project / ".env").write_text(f"HONEYCOMB_CONFIGURATION_KEY={CONFIGURATION}\n")
     fails(
@@ -396,11 +372,8 @@ def test_a_trigger_is_created_once_and_updated(run: Run, service: Honeycomb) -> 
     "arguments",
     [
         "trigger",
-        "trigger --over fast",
         "trigger --over nan",
-        "trigger --over -1",
         "trigger --over 5 --minutes 0",
-        "trigger --over 5 --minutes 2000",
         "marker",
         "queries --team a/b",
         f"queries --team {INGEST}!",
