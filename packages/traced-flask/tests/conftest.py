@@ -26,6 +26,11 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment without anything that telemetry reads: importing traced_flask has set some of it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -34,10 +39,9 @@ def run(tmp_path: Path) -> Run:
     """Runs a Python program in a folder of its own, with `environ` and no other setting."""
 
     def run(program: str, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         return subprocess.run(
             [sys.executable, "-c", program],
-            env={**clean, **environ},
+            env={**clean_environment(), **environ},
             cwd=tmp_path,
             text=True,
             capture_output=True,

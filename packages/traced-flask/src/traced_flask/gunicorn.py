@@ -8,7 +8,8 @@ https://gunicorn.org/reference/settings/#server-hooks
 from __future__ import annotations
 
 import os
-import threading
+import sys
+from threading import Thread
 from typing import Any, Final
 
 from traced_flask import settings
@@ -33,7 +34,7 @@ def worker_int(worker: Any) -> None:
     gunicorn does not wait for them, but the interpreter does: their spans would end after telemetry did.
     """
     if pool := getattr(worker, "tpool", None):
-        waiting = threading.Thread(target=pool.shutdown, daemon=True)
+        waiting = Thread(target=pool.shutdown, daemon=True)
         waiting.start()
         waiting.join(max(0.0, worker.cfg.graceful_timeout - LONGEST_END - 1))
 
@@ -44,5 +45,17 @@ def worker_exit(server: Any, worker: Any) -> None:
     Where `max_requests` ends it, gunicorn starts its successor when it is gone: it gives a destination in an outage
     half a second.
     """
-    if worker.pid == os.getpid():  # gunicorn calls this in its master too, for a worker that was killed
-        shutdown(in_outage=REPLACED if worker.nr >= worker.max_requests else None)
+    if worker.pid != os.getpid():  # gunicorn calls this in its master too, for a worker that was killed
+        return
+    if worker.cfg.preload_app and "gevent" in worker.cfg.worker_class_str:
+        sys.unraisablehook = _unless_of_gevent
+    shutdown(in_outage=REPLACED if worker.nr >= worker.max_requests else None)
+
+
+def _unless_of_gevent(error: sys.UnraisableHookArgs) -> None:
+    """Report an error, unless it is the end of a thread that started before gevent took `threading` over.
+
+    With `preload_app`, those are the threads of OpenTelemetry's batch processors.
+    """
+    if not (isinstance(error.exc_value, KeyError) and isinstance(getattr(error.object, "__self__", None), Thread)):
+        sys.__unraisablehook__(error)

@@ -15,6 +15,7 @@ from opentelemetry.instrumentation.logging import handler
 
 LEFT_OUT: Final = re.compile(r"(werkzeug|gunicorn\.access|waitress\.queue|urllib3|opentelemetry|traced_flask)(\.|$)")
 HEALTH_CHECK: Final = re.compile(r'"(GET|HEAD) \S*/(health|healthz|healthcheck|livez|readyz|live|ready|ping)/?[ ?]')
+LINE: Final = "%(asctime)s %(levelname)s %(name)s%(trace)s %(message)s"
 REMEMBERED: Final = 100  # tracebacks
 INTERVAL: Final = 60.0  # seconds in which the same traceback is written once
 
@@ -71,14 +72,14 @@ class StderrFormatter(logging.Formatter):
     """A line with the ids of the current span, where there is one, and each traceback once a minute."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s%(trace)s %(message)s")
+        super().__init__(LINE)
         self._written: dict[str, float] = {}  # tracebacks, and when, on time.monotonic()
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         span = trace.get_current_span().get_span_context()
         ids = trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
         suffix = " trace_id={} span_id={}".format(*ids) if span.is_valid else ""
-        return str(self._fmt) % {**vars(record), "trace": suffix}
+        return LINE % {**vars(record), "trace": suffix}
 
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info and not record.exc_text:
