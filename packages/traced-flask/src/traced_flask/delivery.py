@@ -21,6 +21,7 @@ from typing import Final
 from traced_flask.destination import Destination
 from traced_flask.encoder import halves
 from traced_flask.failure import UNCONFIGURED, Failure
+from traced_flask.greenlets import hide_failures_of_inherited_threads
 
 logger = logging.getLogger(__name__)
 
@@ -101,16 +102,14 @@ class Delivery:
             self._queue.append(Batch(signal, body, count))
             self._grow(count, len(body))
             lost = self._make_room()
-            self._start_thread()
             self._changed.notify_all()
+        self._start_thread()
         if lost and not self.in_outage:
             self._report_losses("it takes less telemetry than there is. Sample, or send less")
 
     def flush(self, until: float) -> bool:
         """Wait until everything is delivered, but not longer than `until` (on time.monotonic()) nor for an outage."""
-        with self._changed:
-            has_thread = self._is_empty() or self._start_thread()
-        if not has_thread:
+        if not self._start_thread():
             self.close(until)
         with self._changed:
             timeout = max(0.0, until - time.monotonic())
@@ -129,11 +128,8 @@ class Delivery:
         What is put later is sent as before, so it can be called once more.
         """
         self.last_call(until)
-        with self._changed:
-            here = self._queue and not self._start_thread()
-            if here:
-                self._thread = threading.current_thread()
-        if here:
+        if not self._start_thread():
+            self._thread = threading.current_thread()
             self._run()
         with self._changed:
             self._changed.wait_for(lambda: self._thread is None, max(0.0, until - time.monotonic()))
@@ -161,14 +157,19 @@ class Delivery:
         self._bytes += size
 
     def _start_thread(self) -> bool:
-        """Whether there is a thread, or one could be started."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="telemetry-delivery", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # since Python 3.12 a process that is ending starts none
-                return False
-            self._thread = thread
+        """Whether there is a thread, or no need for one, or one could be started.
+
+        Not with the lock held: a gevent "thread" begins in the middle of this, and may find the lock open.
+        """
+        with self._changed:
+            if self._thread is not None or not self._queue:
+                return True
+            thread = self._thread = threading.Thread(target=self._run, name="telemetry-delivery", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # since Python 3.12 a process that is ending starts none
+            self._thread = None
+            return False
         return True
 
     def _make_room(self) -> bool:
@@ -365,8 +366,10 @@ def begin_end(seconds: float = LONGEST_END, in_outage: float | None = None) -> N
     Only the first call counts, until the next exporter is made.
     """
     global _end
-    now = time.monotonic()
-    _end = _end or (now + seconds, now + (seconds if in_outage is None else in_outage))
+    if not _end:
+        now = time.monotonic()
+        _end = (now + seconds, now + (seconds if in_outage is None else in_outage))
+        hide_failures_of_inherited_threads()
 
 
 def end_of(delivery: Delivery) -> float:

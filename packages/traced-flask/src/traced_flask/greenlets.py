@@ -1,0 +1,42 @@
+"""gevent's threads after a fork, which end well and say that they fail."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+
+def hide_failures_of_inherited_threads() -> None:
+    """Print no traceback of a thread that misses itself in `threading`'s list when it ends.
+
+    With gevent workers and `preload_app` that is how each of the SDK's threads ends: `threading` has forgotten those of
+    before the fork, and gevent has renamed all threads that began before its patches. Nothing is lost by it.
+    https://github.com/open-telemetry/opentelemetry-python/issues/3884
+    """
+    if "gevent.monkey" not in sys.modules:
+        return
+    from gevent import get_hub
+
+    hub: Any = get_hub()
+    handle_error, report = hub.handle_error, sys.unraisablehook
+
+    def handle(context: object, kind: Any, value: Any, traceback: Any) -> None:
+        if not is_of_an_ending_thread(kind, traceback):
+            handle_error(context, kind, value, traceback)
+
+    def unraisable(failure: Any) -> None:
+        if not is_of_an_ending_thread(failure.exc_type, failure.exc_traceback):
+            report(failure)
+
+    hub.handle_error, sys.unraisablehook = handle, unraisable
+
+
+def is_of_an_ending_thread(kind: type[BaseException] | None, traceback: TracebackType | None) -> bool:
+    """Whether a KeyError comes from where a thread removes itself from `threading`'s list."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if kind is not KeyError or traceback is None:
+        return False
+    frame = traceback.tb_frame
+    return frame.f_code.co_name == "_delete" and frame.f_globals.get("__name__") == "threading"
