@@ -8,13 +8,11 @@ https://gunicorn.org/reference/settings/#server-hooks
 from __future__ import annotations
 
 import os
-import sys
 from threading import Thread
 from typing import Any, Final
 
 from traced_flask import settings
 from traced_flask.delivery import LONGEST_END
-from traced_flask.logs import log_to_stderr
 from traced_flask.routes import Routes, announce
 from traced_flask.setup import shutdown
 
@@ -24,8 +22,7 @@ REPLACED: Final = 0.5  # seconds that a worker gives a destination in an outage 
 def on_starting(server: Any) -> None:
     """Log where telemetry goes, once for all workers."""
     if not settings.disabled():
-        log_to_stderr()
-        announce(Routes())  # not kept: a worker's application may set variables
+        announce(server.log, Routes())  # routes that are forgotten: a worker's application may set variables
 
 
 def worker_int(worker: Any) -> None:
@@ -45,17 +42,5 @@ def worker_exit(server: Any, worker: Any) -> None:
     Where `max_requests` ends it, gunicorn starts its successor when it is gone: it gives a destination in an outage
     half a second.
     """
-    if worker.pid != os.getpid():  # gunicorn calls this in its master too, for a worker that was killed
-        return
-    if worker.cfg.preload_app and "gevent" in worker.cfg.worker_class_str:
-        sys.unraisablehook = _unless_of_gevent
-    shutdown(in_outage=REPLACED if worker.nr >= worker.max_requests else None)
-
-
-def _unless_of_gevent(error: sys.UnraisableHookArgs) -> None:
-    """Report an error, unless it is the end of a thread that started before gevent took `threading` over.
-
-    With `preload_app`, those are the threads of OpenTelemetry's batch processors.
-    """
-    if not (isinstance(error.exc_value, KeyError) and isinstance(getattr(error.object, "__self__", None), Thread)):
-        sys.__unraisablehook__(error)
+    if worker.pid == os.getpid():  # gunicorn calls this in its master too, for a worker that was killed
+        shutdown(in_outage=REPLACED if worker.nr >= worker.max_requests else None)

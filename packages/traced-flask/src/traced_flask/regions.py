@@ -6,6 +6,8 @@ https://docs.honeycomb.io/get-started/basics/honeycomb/regions
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -26,13 +28,23 @@ REGIONS: Final = (US, EU)
 
 
 def api_endpoint() -> str:
-    """The address of the API: HONEYCOMB_API_ENDPOINT, such as the EU's, Refinery's or a test's, else the US one."""
-    return (own("HONEYCOMB_API_ENDPOINT") or US.api).rstrip("/")
+    """The address of the API: HONEYCOMB_API_ENDPOINT, such as Refinery's or a test's, else the project's, else US."""
+    return (own("HONEYCOMB_API_ENDPOINT") or _of_project() or US.api).rstrip("/")
 
 
 def region_of(api: str) -> Region:
-    """The region whose API is at `api`; US for an address that is not Honeycomb's."""
-    return next((region for region in REGIONS if region.api == api), US)
+    """The region whose API is at `api`. Where that is not Honeycomb's: the project's region, else US."""
+    by_api = {region.api: region for region in REGIONS}
+    return by_api.get(api) or by_api.get(_of_project() or "") or US
+
+
+def _of_project() -> str | None:
+    """`honeycomb-api-endpoint` in `[tool.traced-flask]` of the current directory's pyproject.toml."""
+    try:
+        table = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["traced-flask"]
+        return str(table["honeycomb-api-endpoint"]).rstrip("/")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def page(pages: str, team: str, environment: str | None, *parts: str) -> str:

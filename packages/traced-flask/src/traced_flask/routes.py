@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -57,6 +57,7 @@ class Routes:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self._api = ""
         self.account: Account | None = None  # in development, where traces go to Honeycomb
         self._endpoints: dict[str, dict[str, Endpoint]] = {}  # by destination, then by signal
         self._waiting: str | None = None  # for a key
@@ -109,7 +110,7 @@ class Routes:
             self._note(problem)
         if not (key() or development):
             return
-        api = regions.api_endpoint()
+        self._api = api = regions.api_endpoint()
         if not is_address(api):
             self._note("HONEYCOMB_API_ENDPOINT is not an address like https://api.honeycomb.io; nothing is sent to it")
             return
@@ -141,7 +142,7 @@ class Routes:
         """Where Honeycomb shows the traces of `service`, but for a trace's id; None until it is known."""
         if self.account is None or (owner := self.account()) is None:
             return None
-        pages = regions.region_of(regions.api_endpoint()).pages
+        pages = regions.region_of(self._api).pages
         dataset = regions.dataset_slug(service)
         return regions.page(pages, owner.team, owner.environment, "datasets", dataset, "trace") + "?trace_id="
 
@@ -220,7 +221,13 @@ def destinations(signal: str) -> list[dict[str, Any]]:
     return found
 
 
-def announce(anew: Routes | None = None) -> None:
+class Log(Protocol):
+    """A `logging.Logger`, or gunicorn's."""
+
+    def log(self, level: int, text: str) -> None: ...
+
+
+def announce(log: Log = logger, anew: Routes | None = None) -> None:
     """Log what is wrong with the settings, and where telemetry goes: once for a process and those that it forks.
 
     The reloader's child says nothing, since its parent has said it. `anew` is used instead of this process's routes.
@@ -232,8 +239,8 @@ def announce(anew: Routes | None = None) -> None:
     if is_running_from_reloader():
         return
     for problem in settings.problems:
-        logger.warning(problem)
-    logger.log(*(anew or routes()).announcement())
+        log.log(logging.WARNING, problem)
+    log.log(*(anew or routes()).announcement())
 
 
 def viewer_endpoint() -> str | None:
