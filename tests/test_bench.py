@@ -1,0 +1,40 @@
+"""The bench works, and its report says what its figures say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, environment
+
+BENCH = ROOT / "bench"
+
+
+def test_the_report_is_made_of_the_figures() -> None:
+    spec = importlib.util.spec_from_file_location("bench_main", BENCH / "__main__.py")
+    assert spec
+    assert spec.loader
+    main = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(main)
+    figures = json.loads((BENCH / "figures.json").read_text("utf-8"))
+    assert figures.keys() == main.PARTS.keys()
+    assert main.report(figures) == (BENCH / "RESULTS.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("part", ["cost", "delivery", "viewer", "scaling"])
+def test_a_part_measures_and_writes_nothing_when_it_is_quick(part: str) -> None:
+    before = (BENCH / "figures.json").read_bytes()
+    command = [sys.executable, str(BENCH), "--quick", part]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "| ---" in done.stdout
+    assert (BENCH / "figures.json").read_bytes() == before
+
+
+def test_an_unknown_part_is_named() -> None:
+    done = subprocess.run([sys.executable, str(BENCH), "costs"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown part: costs. There are cost, delivery, viewer, scaling." in done.stderr
