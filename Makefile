@@ -15,7 +15,7 @@ endif
 PROJECT := {{cookiecutter.project}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo render install test lint docs bench wheels lock-wheels lock clean
+.PHONY: help demo render new install test lint docs bench wheels lock-wheels lock clean
 
 help: ## List what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -26,16 +26,25 @@ demo: ## Render a project into demo/, start it and show its first trace
 render: ## Render a project into demo/ and do no more
 	@$(PYTHON) demo.py --render
 
+new: ## Ask the template's questions and render a project beside this folder
+	@$(PYTHON) demo.py --new
+
 install: $(INSTALLED) ## Install what the tests need
 
+# A part at a time, so that each sees its own conftest.py; all of them, so that one failure does not hide another.
+PARTS := packages/traced-flask packages/otlp-viewer .
 test: $(INSTALLED) ## Run every test that this machine can run
-	@$(BIN)/pytest
+	@failed=; for part in $(PARTS); do \
+	  (cd $$part && '$(abspath $(BIN))/python' -m pytest) || failed="$$failed $$part"; \
+	done; test -z "$$failed" || { echo "Tests failed in:$$failed" >&2; exit 1; }
 
 # The project is checked as it is here, before rendering. No caches there: they would be rendered.
 lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and of what it renders
 	@$(BIN)/ruff check --no-cache
 	@$(BIN)/ruff format --no-cache --check
 	@$(BIN)/mypy --strict demo.py hooks
+	@for package in traced-flask otlp-viewer; do \
+	  (cd packages/$$package && ../../$(BIN)/mypy --strict --cache-dir=../../.mypy_cache/$$package src) || exit 1; done
 	@cd '$(PROJECT)' && $(PROJECT_S_BIN)/mypy --cache-dir=../.mypy_cache
 	@$(BIN)/shellcheck .ci/run
 
@@ -67,12 +76,14 @@ clean: ## Remove what can be made again
 
 # Python compiles what it imports, which leaves out much; unless it may write no bytecode.
 COMPILED := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+PIP := PIP_USER=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-$(INSTALLED): requirements-dev.txt $(PROJECT)/requirements-dev.txt
+$(INSTALLED): requirements-dev.txt $(PROJECT)/requirements-dev.txt packages/traced-flask/pyproject.toml packages/otlp-viewer/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'This needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.14' >&2; exit 1; }
+	@echo 'Installing what development needs into $(BIN:/bin=). This takes a minute.'
 	@test -d $(@D) || $(PYTHON) -m venv $(@D)
-	@$(BIN)/python -m pip install --disable-pip-version-check $(COMPILED) --require-hashes \
-	  -r requirements-dev.txt -r '$(PROJECT)/requirements-dev.txt' || \
-	  { echo 'The packages could not be installed: pip says above what kept it. Is there a network?' >&2; exit 1; }
+	@$(PIP) $(COMPILED) --require-hashes -r requirements-dev.txt -r '$(PROJECT)/requirements-dev.txt' && \
+	  $(PIP) --no-deps --no-build-isolation -e packages/traced-flask -e packages/otlp-viewer || \
+	  { echo 'The packages could not be installed. The reason is above.' >&2; exit 1; }
 	@touch $@

@@ -1,6 +1,7 @@
 """`make demo`: render the default project into demo/, start it, send requests, show the first trace.
 
-With --render that is all it does: render, or leave what is there and of this template.
+    python demo.py --render    render, and do no more
+    python demo.py --new       ask the template's questions, and render a project beside this folder
 
 Runs with the system's Python and its standard library alone: it makes the virtual environments itself. Every
 reason not to go on is one clear line, before anything is half done.
@@ -244,6 +245,10 @@ def main() -> None:
     if sys.argv[1:] == ["--render"]:
         render()
         return
+    if sys.argv[1:2] == ["--new"]:
+        install(ROOT, ROOT / "requirements.txt")
+        command = [in_venv(ROOT, "cookiecutter"), "--output-dir", str(ROOT.parent), str(ROOT), *sys.argv[2:]]
+        sys.exit(subprocess.run(command).returncode)
     ports = check_ports()
     with ThreadPoolExecutor() as pool:  # what the project needs is known before it is there
         installing = pool.submit(install, DEMO, PROJECT / "requirements-dev.txt")
