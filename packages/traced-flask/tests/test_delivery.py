@@ -23,7 +23,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from receivers import Receiver, answering, at_most, hang, raw, then, unused_port, wait_until
 from traced_flask import delivery as module
-from traced_flask.delivery import Delivery, begin_end, end_of, forget_end, in_words
+from traced_flask.batch import in_words
+from traced_flask.delivery import Delivery, begin_end, end_of, forget_end
 from traced_flask.destination import Destination, Endpoint
 
 Make = Callable[..., Delivery]
@@ -292,7 +293,7 @@ def test_what_comes_and_goes_does_not_flood_the_log(
     first, last, end = lines(caplog)
     assert "not reaching" in first
     assert last.endswith("1 log record lost.")
-    assert "9 log records lost" in end
+    assert "9 log records lost. It does not understand this telemetry (400). " in end
 
 
 def test_a_signal_that_is_refused_hides_no_outage_of_another(
@@ -371,6 +372,20 @@ def test_the_end_does_not_wait_for_an_attempt_that_comes_too_late(
     delivery.close(seconds())
     assert time.monotonic() - began < 15
     assert "2 log records lost. It has a fault of its own (503)." in lines(caplog)[-1]
+
+
+def test_the_end_gives_up_what_is_refused_and_sends_the_rest(
+    receiver: Receiver, deliveries: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 60.0)
+    receiver.answer = then(hang, answering(400), answering(400), answering(200))
+    delivery = deliveries(timeout=0.3)
+    for _ in range(3):
+        delivery.put("traces", b"batch", 2)
+    wait_until(lambda: delivery.in_outage)
+    delivery.close(seconds())
+    assert len(receiver.received) == 4
+    assert lines(caplog)[-1].endswith("; 4 spans lost.")
 
 
 def test_the_end_comes_to_nobody_without_telemetry(

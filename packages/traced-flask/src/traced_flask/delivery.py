@@ -8,7 +8,6 @@ says that an outage begins, one that it is over and what it cost.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import logging
 import os
@@ -18,8 +17,8 @@ import time
 import weakref
 from typing import Final
 
+from traced_flask.batch import Batch, in_words, joined, split
 from traced_flask.destination import Destination
-from traced_flask.encoder import halves
 from traced_flask.failure import UNCONFIGURED, Failure
 from traced_flask.greenlets import hide_failures_of_inherited_threads
 
@@ -34,16 +33,6 @@ LONGEST_PAUSE: Final = 5.0  # s, so that a new key or a receiver that is back is
 LONGEST_END: Final = 3.0  # s
 INTERVAL: Final = 60.0  # s, in which trouble that comes and goes is logged once
 LASTING: Final = 10.0  # s, after which an outage is logged even so
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Batch:
-    """An encoded export request with `count` items, made of `parts` if several were joined."""
-
-    signal: str
-    body: bytes = dataclasses.field(repr=False)
-    count: int
-    parts: tuple[Batch, ...] = dataclasses.field(default=(), repr=False)
 
 
 @dataclasses.dataclass(slots=True)
@@ -199,16 +188,16 @@ class Delivery:
         pause = FIRST_PAUSE
         while (batch := self._next()) is not None:
             began = time.monotonic()
-            timeout = self.destination.endpoints[batch.signal].timeout
-            if self._until is not None:
-                timeout = min(timeout, max(0.0, self._until - began))
+            until, timeout = self._until, self.destination.endpoints[batch.signal].timeout
+            if until is not None:
+                timeout = min(timeout, until - began)
             failure = self._settle(batch, began, self.destination.send(batch.signal, batch.body, timeout))
             if failure is None:
                 pause = FIRST_PAUSE
-                continue
-            if not self._rest(failure.pause or pause * random.uniform(0.8, 1)):
-                return
-            pause = min(pause * 2, LONGEST_PAUSE)
+            elif until is None or failure.retryable:  # at the end, what is refused holds up nothing
+                if not self._rest(failure.pause or pause * random.uniform(0.8, 1)):
+                    return
+                pause = min(pause * 2, LONGEST_PAUSE)
 
     def _next(self) -> Batch | None:
         """The oldest batch, joined with those of its signal that may go along; None when the thread is to end."""
@@ -309,6 +298,7 @@ class Delivery:
         self._outage = None
         if silent or not outage.logged:
             self._lost += outage.lost
+            self._loss_reason = outage.reason
             return None
         self._recovered_at = now
         costs = in_words(outage.lost) or "nothing was"
@@ -324,33 +314,6 @@ class Delivery:
             lost, self._lost = self._lost, collections.Counter()
         if words := in_words(lost):
             logger.warning("%s did not reach %s: %s.", words, self.destination.name, reason)
-
-
-def joined(parts: tuple[Batch, ...]) -> Batch:
-    """`parts` in one request: encoded messages, one after the other, are one message with the items of all.
-
-    https://protobuf.dev/programming-guides/encoding/#last-one-wins
-    """
-    if len(parts) == 1:
-        return parts[0]
-    body = b"".join(part.body for part in parts)
-    return Batch(parts[0].signal, body, sum(part.count for part in parts), parts)
-
-
-def split(batch: Batch) -> tuple[Batch, ...]:
-    """The batches that were joined to `batch`, or its halves; none if it cannot be divided."""
-    if batch.parts:
-        return batch.parts
-    with contextlib.suppress(Exception):
-        return tuple(Batch(batch.signal, body, count) for body, count in halves(batch.signal, batch.body))
-    return ()
-
-
-def in_words(counts: collections.Counter[str]) -> str:
-    """`{"traces": 3, "logs": 1}` as "3 spans and 1 log record"; "" when there is none."""
-    one = {"traces": "span", "logs": "log record"}
-    parts = [f"{n} {one.get(kind, 'item')}{'' if n == 1 else 's'}" for kind, n in counts.items() if n]
-    return " and ".join(parts)
 
 
 def sentence(text: str) -> str:
