@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from pytest_httpserver import HTTPServer
@@ -223,6 +225,24 @@ def test_the_viewer_is_added_in_development_alone(monkeypatch: pytest.MonkeyPatc
     assert found["traces"] == ["http://other:4318/v1/traces", "http://127.0.0.1:4318/v1/traces"]
     # OpenTelemetry's exporters would send the header of the environment to both.
     assert [each["headers"] for each in routes.destinations("logs")] == [{"secret": "x"}, {"secret": ""}]
+
+
+def test_opentelemetrys_own_exporter_reaches_this_machine_past_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, receiver: Receiver
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    goes_to(monkeypatch, OTEL_METRICS_EXPORTER="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
+    exporter = OTLPMetricExporter(**routes.destinations("metrics")[0])
+    exporter.export(MetricsData([]))
+    assert [each.path for each in receiver.received] == ["/v1/metrics"]
+
+
+def test_the_region_of_the_project_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        f'[tool.traced-flask]\nhoneycomb-api-endpoint = "{regions.EU.api}"\n', encoding="utf-8"
+    )
+    assert goes_to(monkeypatch, HONEYCOMB_API_KEY=KEY)["traces"] == ["https://api.eu1.honeycomb.io/v1/traces"]
+    assert regions.region_of("http://refinery:8080") is regions.EU
 
 
 def test_an_address_that_is_both_standard_and_the_viewers_gets_telemetry_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from opentelemetry import trace
 
 from traced_flask import settings
-from traced_flask.routes import routes, service_name, viewer_endpoint
+from traced_flask.routes import routes, service_name, viewer_endpoint, without_credentials
 
 
 def trace_url() -> str | None:
@@ -27,4 +27,6 @@ def trace_url() -> str | None:
 def _viewer_traces() -> str | None:
     """Where the viewer shows a trace: in containers a browser has another address for it than this process."""
     endpoint = viewer_endpoint()
-    return endpoint and (settings.own("VIEWER_TRACES") or f"{endpoint}/traces/")
+    if endpoint is None or without_credentials(endpoint) not in routes().to("traces"):
+        return None
+    return settings.own("VIEWER_TRACES") or f"{endpoint}/traces/"

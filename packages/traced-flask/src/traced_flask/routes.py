@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
+import requests
 from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector
 from opentelemetry.util.re import parse_env_headers
@@ -28,6 +30,7 @@ from traced_flask.checks import is_address
 from traced_flask.delivery import Delivery
 from traced_flask.destination import Destination, Endpoint
 from traced_flask.key import HoneycombKey, is_classic, problem_with_key
+from traced_flask.wire import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -204,10 +207,11 @@ def explicit(
 
 
 def destinations(signal: str) -> list[dict[str, Any]]:
-    """Where `signal` goes, as keyword arguments of OpenTelemetry's own exporters: endpoint and headers.
+    """Where `signal` goes, as keyword arguments of OpenTelemetry's own exporters: endpoint, headers and session.
 
-    `signal` is "traces", "logs" or "metrics"; metrics are off until OTEL_METRICS_EXPORTER=otlp. The headers hold the
-    Honeycomb API key of the moment: an exporter that is made of them does not notice a new one.
+    `signal` is "traces", "logs" or "metrics"; metrics are off until OTEL_METRICS_EXPORTER=otlp. The session reaches
+    this machine without a proxy. The headers hold the Honeycomb API key of the moment: an exporter that is made of them
+    does not notice a new one.
     """
     if settings.disabled():
         return []
@@ -217,7 +221,9 @@ def destinations(signal: str) -> list[dict[str, Any]]:
         if (headers := endpoint.headers()) is not None:
             # OpenTelemetry's exporters add the headers of the environment, which are for another receiver.
             others = dict.fromkeys(standard.keys() - headers.keys(), "")
-            found.append({"endpoint": endpoint.url, "headers": {**others, **headers}})
+            session = requests.Session()
+            session.trust_env = not is_loopback(urlsplit(endpoint.url).hostname or "")
+            found.append({"endpoint": endpoint.url, "headers": {**others, **headers}, "session": session})
     return found
 
 
@@ -304,12 +310,16 @@ def _honeycomb_headers(key: HoneycombKey, signal: str) -> Callable[[], dict[str,
             return None
         found = {"x-honeycomb-team": api_key}
         if signal == "metrics":
-            found["x-honeycomb-dataset"] = f"{service_name()}_metrics"
+            found["x-honeycomb-dataset"] = f"{_as_header(service_name())}_metrics"
         elif is_classic(api_key):
-            found["x-honeycomb-dataset"] = service_name()
+            found["x-honeycomb-dataset"] = _as_header(service_name())
         return found
 
     return headers
+
+
+def _as_header(text: str) -> str:
+    return re.sub(r"[^ -~]+", "-", text)
 
 
 def _delivery(destination: Destination) -> Delivery:

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Protocol
+from typing import Final, Protocol
 
 from traced_flask.delivery import LONGEST_END, begin_end
 from traced_flask.logs import detach
+
+MARGIN: Final = 0.25  # seconds in which deliveries log what they could not send
 
 
 class Provider(Protocol):
@@ -40,8 +42,8 @@ def shutdown(seconds: float = LONGEST_END, in_outage: float | None = None) -> No
 
     All together take up to `seconds`, and deliveries to a destination in an outage up to `in_outage`.
     """
-    begin_end(seconds, in_outage)
     until = time.monotonic() + seconds
+    begin_end(seconds - MARGIN, in_outage)
     detach()  # what is logged from now on could not be sent
     providers, _shutdowns[:] = _shutdowns[:], []
     for each in providers:
