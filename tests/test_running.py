@@ -14,7 +14,7 @@ import sysconfig
 import threading
 import venv
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ def folder(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     venv.create(project / ".venv", symlinks=True)
     (packages,) = project.glob(".venv/lib/python3*/site-packages")
     (packages / "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    (packages / "watchdog.py").write_text("raise ImportError  # the project does not install it: Flask would use it\n")
     return project
 
 
@@ -140,7 +141,7 @@ def test_a_few_lines_end_in_the_addresses(project: Running) -> None:
 def test_the_first_request_gives_a_trace_across_two_services(project: Running) -> None:
     trace = project.trace(requests.get(f"{project.backend}/api/activities/home", timeout=10), 5)
     assert trace["services"] == ["backend-flask", "profiles"]
-    assert trace["trace_id"] in project.output()
+    assert eventually(lambda: trace["trace_id"] in project.output())
 
 
 def test_an_edit_is_answered_without_a_restart(project: Running, folder: Path) -> None:
@@ -201,9 +202,10 @@ def test_traffic_without_a_backend_says_what_to_do(folder: Path) -> None:
 
 def test_sigterm_ends_everything(project: Running) -> None:
     assert len(project.family) > 6
+    before = len(project.output())
     project.process.send_signal(signal.SIGTERM)
     assert project.has_ended()
-    assert "Traceback" not in project.output()
+    assert "Traceback" not in project.output()[before:]
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -230,7 +232,8 @@ def test_closing_the_terminal_ends_everything(folder: Path) -> None:
     terminal = pexpect.spawn(RUN[0], RUN[1:], cwd=str(folder), env=env, timeout=60)  # type: ignore[arg-type]
     terminal.expect("Ready: ")
     started = family(terminal.pid)
-    terminal.close(force=False)
+    with suppress(pexpect.ExceptionPexpect):  # which does not wait long enough
+        terminal.close(force=False)
     try:
         assert eventually(lambda: not alive(started) and not any(map(is_open, ports.values())), 20)
     finally:
