@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from export import TRACE
 from otlp_viewer import terminal
-from otlp_viewer.model import Trace
 from otlp_viewer.store import Store
 from sender import add
 
@@ -134,13 +133,41 @@ def test_a_circle_of_parents_is_drawn_once_and_ends() -> None:
     assert lines[0].endswith("its parents form a circle")
 
 
-@pytest.mark.parametrize("parent_of", [lambda n: n - 1, lambda n: int(n > 1)])
+@pytest.mark.parametrize("parent_of", [lambda n: n - 1, lambda n: n - 2 if n % 2 else n - 1])
 def test_huge_traces_are_drawn_without_recursion_and_cut(parent_of: Any) -> None:
-    text = rendered(*(event(n, parent_of(n)) for n in range(1, 20_001)))
+    text = rendered(*(event(n, max(parent_of(n), 0)) for n in range(1, 20_001)))
     lines = text.splitlines()
-    assert lines[-1] == "… 19800 more spans"
-    assert len(lines) == 201
+    assert lines[-1] == "… 19,940 more spans"
+    assert len(lines) == 61
     assert max(map(len, lines)) < 150
+
+
+def test_leaves_of_one_name_are_drawn_together() -> None:
+    quick = [event(n, 1, name="count item", duration_ms=n / 10) for n in range(2, 52)]
+    failed = event(60, 1, name="count item", error=True, status_message="barcode cannot be read")
+    lines = rendered(event(1), *quick, failed, event(61, 1, name="store"), event(62, 1, name="store")).splitlines()
+    assert [re.sub(r"  +", "  ", line) for line in lines[1:]] == [
+        "├─ count item x50  132.5 ms  longest 5.1 ms",
+        "├─ count item  2.5 ms  ✗ barcode cannot be read",
+        "├─ store  2.5 ms",
+        "└─ store  2.5 ms",
+    ]
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 132])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    store = Store()
+    wide = event(
+        2, 1, name="書店の在庫を数える" * 9, **{"app.title": "漢字" * 20, "url.full": "http://127.0.0.1/" + "x" * 99}
+    )
+    add(store, [event(1, error=True, status_message="m" * 200), wide, *(event(n, n - 1) for n in range(3, 40))])
+    found = store.trace(TRACE)
+    assert found
+    for color in (False, True):
+        lines = terminal.render(found, color, width, named=False).splitlines()
+        cells = [re.sub(r"\x1b\[\d+m", "", line) for line in lines]
+        assert max(sum(2 if ord(c) > 0x2FFF else 1 for c in line) for line in cells) <= width
+    assert "ms" in cells[0]
 
 
 def test_colors_need_a_terminal_or_to_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,16 +222,25 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def printer(store: Store, clock: Clock) -> terminal.Printer:
-    return terminal.Printer(store.trees, io.StringIO(), clock)
+def out() -> io.StringIO:
+    return io.StringIO()
 
 
-def names(traces: list[Trace]) -> list[str]:
-    return [trace.summary.name for trace in traces]
+@pytest.fixture
+def printer(store: Store, clock: Clock, out: io.StringIO) -> terminal.Printer:
+    return terminal.Printer(store.trees, out, clock, listing="http://here/traces")
 
 
-def test_a_complete_trace_is_finished_after_a_quiet_second(
-    store: Store, printer: terminal.Printer, clock: Clock
+def new(out: io.StringIO) -> str:
+    """What was printed since the last time."""
+    text = out.getvalue()
+    out.seek(0)
+    out.truncate()
+    return text
+
+
+def test_a_trace_is_printed_after_a_quiet_second(
+    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
 ) -> None:
     add(store, [event(2, parent=1)])
     printer.received({TRACE})
@@ -212,97 +248,134 @@ def test_a_complete_trace_is_finished_after_a_quiet_second(
     add(store, [event(1)])
     printer.received({TRACE})
     clock.now += 0.9
-    assert printer.finished() == []
+    printer.print_due()
+    assert new(out) == ""
     clock.now += 0.1
-    assert names(printer.finished()) == ["span-1"]
+    printer.print_due()
+    assert new(out).startswith("span-1")
+    clock.now += 100
+    printer.print_due()
+    assert new(out) == ""
 
 
-def test_an_incomplete_trace_is_given_up_after_five_seconds(
-    store: Store, printer: terminal.Printer, clock: Clock
+def test_a_request_of_fourteen_seconds_is_printed_whole_when_its_root_arrives(
+    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
 ) -> None:
-    add(store, [event(2, parent=1)])
+    for number in range(2, 9):
+        add(store, [event(number, parent=1)])
+        printer.received({TRACE})
+        for _ in range(8):
+            clock.now += 0.25
+            printer.print_due()
+    assert new(out) == ""
+    add(store, [event(1, duration_ms=14_000)])
     printer.received({TRACE})
-    clock.now += 4.9
-    assert printer.finished() == []
-    clock.now += 0.1
-    assert names(printer.finished()) == ["span-2"]
+    clock.now += 1
+    printer.print_due()
+    text = new(out)
+    assert text.startswith("span-1")
+    assert "span-8" in text
 
 
-def test_a_trace_whose_root_comes_late_is_finished_a_second_later(
-    store: Store, printer: terminal.Printer, clock: Clock
+def test_a_trace_is_printed_again_when_more_of_it_came(
+    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
 ) -> None:
-    add(store, [event(2, parent=1)])
-    printer.received({TRACE})
-    clock.now += 3
-    assert printer.finished() == []
     add(store, [event(1)])
     printer.received({TRACE})
     clock.now += 1
-    assert names(printer.finished()) == ["span-1"]
-
-
-def test_a_trace_is_finished_once(store: Store, printer: terminal.Printer, clock: Clock) -> None:
-    add(store, [event(1)])
+    printer.print_due()
+    new(out)
+    add(store, [event(2, parent=1), event(3, parent=1)])
     printer.received({TRACE})
-    clock.now += 1
-    assert len(printer.finished()) == 1
-    add(store, [event(2, parent=1)])
-    printer.received({TRACE})
+    clock.now += 1.5
+    printer.print_due()
+    assert new(out) == ""
+    clock.now += 0.5
+    printer.print_due()
+    assert new(out).startswith("2 more spans:\nspan-1")
+    printer.received({TRACE})  # the same spans once more
     clock.now += 60
-    assert printer.finished() == []
+    printer.print_due()
+    assert new(out) == ""
 
 
-def test_an_incomplete_trace_does_not_hold_up_others(store: Store, printer: terminal.Printer, clock: Clock) -> None:
+def test_a_trace_without_its_root_is_printed_in_the_end(
+    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
+) -> None:
     add(store, [event(2, parent=1)])
     printer.received({TRACE})
-    clock.now += 1
-    assert printer.finished() == []
+    clock.now += 29
+    printer.print_due()
+    assert new(out) == ""
     add(store, [event(3, trace="ab" * 16)])
     printer.received({"ab" * 16})
     clock.now += 1
-    assert names(printer.finished()) == ["span-3"]
+    printer.print_due()
+    text = new(out)
+    assert "span-3" in text
+    assert "span-2" in text
+    assert "parent not received" in text
 
 
-def test_of_many_traces_at_once_the_newest_are_finished_and_the_others_counted(
-    store: Store, printer: terminal.Printer, clock: Clock
+def test_a_flood_becomes_one_line_a_second(
+    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [f"{number:032x}" for number in range(1, 200)]
     add(store, [event(number, trace=trace_id) for number, trace_id in enumerate(ids, 1)])
+    asked: list[str] = []
+    monkeypatch.setattr(printer, "_find", lambda trace_ids: asked.extend(trace_ids) or {})
     for trace_id in ids:
         printer.received({trace_id})
+    for _ in range(12):
+        clock.now += 0.25
+        printer.print_due()
+    assert new(out) == "199 more traces in the last second: http://here/traces\n\n"
+    assert asked == []
+
+
+def test_after_a_flood_trees_are_printed_again(
+    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
+) -> None:
+    printer.received({f"{number:032x}" for number in range(1, 200)})
     clock.now += 1
-    assert [trace.summary.trace_id for trace in printer.finished()] == ids[-terminal.MOST_AT_ONCE :]
-    assert printer.left_out == len(ids) - terminal.MOST_AT_ONCE
-    assert printer.finished() == []
+    printer.print_due()
+    add(store, [event(1)])
+    printer.received({TRACE})
+    clock.now += 1
+    printer.print_due()
+    assert new(out).splitlines()[2].startswith("span-1")
 
 
-def test_a_trace_that_the_store_has_dropped_is_not_finished(printer: terminal.Printer, clock: Clock) -> None:
+def test_a_trace_that_the_store_has_dropped_is_not_printed(
+    printer: terminal.Printer, clock: Clock, out: io.StringIO
+) -> None:
     printer.received({TRACE})
     clock.now += 10
-    assert printer.finished() == []
+    printer.print_due()
+    assert new(out) == ""
 
 
-def test_a_tree_ends_with_the_address_of_its_page(store: Store) -> None:
+def test_a_tree_ends_with_the_address_of_its_page_in_place_of_its_id(store: Store) -> None:
     add(store, [event(1)])
     out = io.StringIO()
     found = store.trace(TRACE)
     assert found
     terminal.Printer(store.trees, out, page=lambda trace: f"http://here/{trace.summary.trace_id}").print(found)
     assert out.getvalue().splitlines()[-2:] == [f"http://here/{TRACE}", ""]
+    assert out.getvalue().count(TRACE) == 1
 
 
-def test_spans_are_taken_in_while_the_store_is_asked(store: Store, clock: Clock) -> None:
+def test_spans_are_taken_in_while_the_store_is_asked(store: Store, clock: Clock, out: io.StringIO) -> None:
     add(store, [event(1)])
 
     def find(trace_ids: Any) -> Any:
         printer.received({"ab" * 16})  # as a request that comes in the meantime does
         return store.trees(trace_ids)
 
-    printer = terminal.Printer(find, io.StringIO(), clock)
+    printer = terminal.Printer(find, out, clock)
     printer.received({TRACE})
     clock.now += 1
-    asking = threading.Thread(target=lambda: found.extend(printer.finished()), daemon=True)
-    found: list[Trace] = []
+    asking = threading.Thread(target=printer.print_due, daemon=True)
     asking.start()
     asking.join(10)
-    assert names(found) == ["span-1"]
+    assert out.getvalue().startswith("span-1")
