@@ -234,7 +234,6 @@ class Namespace:
             shutil.rmtree(folder)
 
 
-TO_RECEIVER = [{"op": "add", "path": "/spec/template/spec/containers/0/env", "value": []}]
 SERVICES = ("deployment/backend", "deployment/profiles")
 
 
