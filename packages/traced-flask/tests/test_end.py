@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -190,6 +191,14 @@ def test_a_script_that_sigterm_ends_delivers_and_reports_the_signal(run: Run, re
     assert names(receiver) == ["work"]
 
 
+def test_a_forked_child_delivers_what_it_has_traced(run: Run, receiver: Receiver) -> None:
+    forked = "if os.fork():\n    os.wait()\nelse:\n    provider.get_tracer('test').start_span('of the child').end()\n"
+    done = run(APP + SPAN + forked, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, PYTHONWARNINGS="ignore")
+    assert done.returncode == 0
+    assert names(receiver) == ["of the child", "work"]
+    assert "Traceback" not in done.stderr
+
+
 def test_an_application_keeps_its_own_handler_of_sigterm(run: Run, receiver: Receiver) -> None:
     own = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: print('own'))\n"
     done = run(own + APP + "os.kill(os.getpid(), signal.SIGTERM)", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
@@ -228,7 +237,7 @@ def test_a_worker_that_is_replaced_gives_an_outage_half_a_second(monkeypatch: py
     calls: list[Any] = []
     monkeypatch.setattr(gunicorn, "shutdown", lambda in_outage: calls.append(in_outage))
     cfg = SimpleNamespace(preload_app=False, worker_class_str="gthread")
-    pid = gunicorn.os.getpid()
+    pid = os.getpid()
     for worker in (
         SimpleNamespace(pid=pid, nr=9, max_requests=10, cfg=cfg),
         SimpleNamespace(pid=pid, nr=10, max_requests=10, cfg=cfg),

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from pytest_httpserver import HTTPServer
 from receivers import Receiver, wait_until
 from traced_flask import key as keys
-from traced_flask import links, regions, routes
+from traced_flask import links, regions, routes, settings
 from traced_flask.key import HoneycombKey, problem_with_key
 
 KEY = "hcaik_" + "MARKED0KEY".lower().ljust(58, "0")
@@ -30,7 +30,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(routes, "_routes", None)
     monkeypatch.setattr(routes, "_deliveries", {})
     monkeypatch.setattr(routes, "_announced", False)
-    monkeypatch.setattr(routes.settings, "problems", [])
+    monkeypatch.setattr(settings, "problems", [])
     monkeypatch.chdir(tmp_path)
 
 

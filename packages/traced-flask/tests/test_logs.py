@@ -27,7 +27,7 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
 
 @pytest.fixture
 def sent(root: logging.Logger) -> InMemoryLogRecordExporter:
-    exporter = InMemoryLogRecordExporter()
+    exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     provider = LoggerProvider()
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
     root.addHandler(LoggingHandler(logger_provider=provider))

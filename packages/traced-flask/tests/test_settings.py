@@ -26,6 +26,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as StockSpanExporter
 from opentelemetry.instrumentation.flask import FlaskInstrumentor as StockInstrumentor
+from opentelemetry.instrumentation.logging import LoggingInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
@@ -44,6 +45,7 @@ logging.root.addHandler(LoggingHandler(logger_provider=logs))
 meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())])
 traced_flask.shutdown_at_exit(provider, logs, meters)
 BatchSpanProcessor(StockSpanExporter()).shutdown()
+LoggingInstrumentor().instrument(set_logging_format=True)
 RequestsInstrumentor().instrument(request_hook=traced_flask.redact_query)
 for instrumentor in (FlaskInstrumentor, StockInstrumentor):
     app = Flask(__name__)
@@ -93,6 +95,8 @@ OTHERS = [
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
     "OTEL_LOG_LEVEL",
+    *(f"OTEL_PYTHON_LOG_{what}" for what in ("CORRELATION", "CODE_ATTRIBUTES", "AUTO_INSTRUMENTATION", "LEVEL")),
+    *(f"OTEL_PYTHON_LOG_{what}" for what in ("HANDLER_LEVEL", "FORMAT")),
     "OTEL_METRICS_EXEMPLAR_FILTER",
     "OTEL_PROPAGATORS",
     "OTEL_PYTHON_CONTEXT",

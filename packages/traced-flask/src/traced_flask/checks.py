@@ -6,6 +6,7 @@ the value that could be a key: a key in the wrong variable is not printed.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -236,6 +237,15 @@ def _decodable(text: str, wrong: list[str]) -> Checked:
     if decodable != text:
         wrong = [*wrong, "is not UTF-8; \ufffd stands for what cannot be read"]
     return decodable or None, wrong
+
+
+def log_format(text: str) -> Checked:
+    """A format of Python's logging, with % as it is the default."""
+    try:
+        logging.Formatter(text)
+    except ValueError:
+        return None, ["is not a format of Python's logging; the usual one is used"]
+    return text, []
 
 
 def all_methods(text: str) -> Checked:
