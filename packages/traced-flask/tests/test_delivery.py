@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from signal import SIGINT
@@ -23,7 +21,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from receivers import Receiver, answering, at_most, hang, raw, then, unused_port, wait_until
 from traced_flask import delivery as module
-from traced_flask.batch import in_words
 from traced_flask.delivery import Delivery, begin_end, end_of, forget_end
 from traced_flask.destination import Destination, Endpoint
 
@@ -81,16 +78,6 @@ def test_batches_arrive_in_order_at_the_address_of_their_signal(receiver: Receiv
     assert delivery.flush(seconds())
     assert receiver.bodies() == [b"%d" % number for number in range(20)]
     assert [received.path for received in receiver.received] == ["/v1/logs", "/v1/traces"] * 10
-
-
-def test_putting_never_waits(receiver: Receiver, deliveries: Make) -> None:
-    receiver.answer = hang
-    delivery = deliveries(timeout=60)
-    began = time.monotonic()
-    for number in range(50):
-        delivery.put("traces", b"%d" % number, 1)
-    assert not delivery.flush(time.monotonic() + 0.2)
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("answer", [answering(503), raw(b"")])
@@ -203,30 +190,17 @@ def test_memory_does_not_grow_while_the_receiver_hangs(
 ) -> None:
     monkeypatch.setattr(module, "CAPACITY_BYTES", 1000)
     receiver.answer = hang
+    monkeypatch.setattr(module, "SLOW", 0.1)
     delivery = deliveries(timeout=60)
     delivery.put("traces", b"under way", 1)
     wait_until(lambda: receiver.received)
+    wait_until(lambda: delivery.in_outage)
     for _ in range(100):
         delivery.put("traces", bytes(100), 1)
     assert lines(caplog) == ["1 span did not reach http://it: it takes less telemetry than there is. "
                              "Sample, or send less."]  # fmt: skip
     delivery.close(time.monotonic())
     assert "99 spans lost, 1 span sent without an answer. It did not answer in time." in lines(caplog)[-1]
-
-
-def test_a_batch_larger_than_the_capacity_is_sent_all_the_same(receiver: Receiver, deliveries: Make) -> None:
-    delivery = deliveries(capacity=1)
-    delivery.put("traces", b"large", 512)
-    assert delivery.flush(seconds())
-    assert receiver.bodies() == [b"large"]
-
-
-@pytest.mark.parametrize(
-    ("counts", "words"),
-    [({}, ""), ({"traces": 0}, ""), ({"traces": 1}, "1 span"), ({"traces": 3, "logs": 1}, "3 spans and 1 log record")],
-)
-def test_losses_are_counted_in_words(counts: dict[str, int], words: str) -> None:
-    assert in_words(Counter(counts)) == words
 
 
 # The log
@@ -255,9 +229,8 @@ def test_retry_after_delays_the_next_attempt_and_not_the_line(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answer = answering(429, headers={"Retry-After": "3600"})
-    delivery = deliveries()
-    delivery.put("traces", b"batch", 1)
-    wait_until(lambda: lines(caplog), 10)
+    deliveries().put("traces", b"batch", 1)
+    wait_until(lambda: lines(caplog))
     time.sleep(0.3)  # thirty times the pause without the header
     assert len(receiver.received) == 1
 
@@ -341,6 +314,7 @@ def test_the_end_does_not_wait_longer_than_told(
     wait_until(lambda: receiver.received)
     delivery.put("traces", b"waiting", 4)
     began = time.monotonic()
+    assert not delivery.flush(began)
     delivery.close(began + 0.5)
     assert 0.5 <= time.monotonic() - began < 5
     assert lines(caplog) == [
@@ -361,19 +335,6 @@ def test_the_end_asks_again_at_once_and_while_there_is_time(receiver: Receiver, 
     assert receiver.bodies() == [b"batch"] * 4
 
 
-def test_the_end_does_not_wait_for_an_attempt_that_comes_too_late(
-    receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    receiver.answer = answering(503, headers={"Retry-After": "60"})
-    delivery = deliveries()
-    delivery.put("logs", b"batch", 2)
-    wait_until(lambda: lines(caplog))
-    began = time.monotonic()
-    delivery.close(seconds())
-    assert time.monotonic() - began < 15
-    assert "2 log records lost. It has a fault of its own (503)." in lines(caplog)[-1]
-
-
 def test_the_end_gives_up_what_is_refused_and_sends_the_rest(
     receiver: Receiver, deliveries: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -386,13 +347,6 @@ def test_the_end_gives_up_what_is_refused_and_sends_the_rest(
     delivery.close(seconds())
     assert len(receiver.received) == 4
     assert lines(caplog)[-1].endswith("; 4 spans lost.")
-
-
-def test_the_end_comes_to_nobody_without_telemetry(
-    receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    deliveries().close(time.monotonic() + 60)
-    assert (lines(caplog), receiver.received) == ([], [])
 
 
 def test_what_is_put_after_the_end_is_sent_as_before(receiver: Receiver, deliveries: Make) -> None:
@@ -513,12 +467,3 @@ def test_an_interrupt_while_an_answer_is_waited_for_is_nothing_but_itself(receiv
     assert "KeyboardInterrupt" in printed
     assert "AttributeError" not in printed
     assert "1 span sent without an answer" in printed
-
-
-def test_log_lines_are_warnings(receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture) -> None:
-    receiver.answer = then(answering(400), answering(200))
-    delivery = deliveries()
-    delivery.put("traces", b"batch", 1)
-    delivery.put("traces", b"batch", 1)
-    wait_until(lambda: len(lines(caplog)) == 2)
-    assert {record.levelno for record in caplog.records} == {logging.WARNING}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import logging
 import os
 import signal
 import subprocess
@@ -156,13 +155,6 @@ def test_one_exporters_end_is_not_that_of_another_to_the_same_receiver(
     assert len(receiver.received) == 2
 
 
-def test_a_session_is_not_used_and_said_so(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
-    import requests
-
-    OTLPSpanExporter(receiver.url, session=requests.Session()).shutdown()
-    assert "do not use the `session`" in lines(caplog)[0]
-
-
 # Processes
 
 PROGRAM = """
@@ -277,12 +269,3 @@ def test_the_workers_of_gevent_start_and_end_without_a_traceback(
     assert names(receiver) == ["GET /"], printed
     for trouble in ("Traceback", "KeyError", "AttributeError"):
         assert trouble not in printed, printed
-
-
-def test_the_exporters_log_nothing_as_an_error(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
-    receiver.answer = answering(400)
-    exporter = OTLPSpanExporter(receiver.url)
-    span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("a").start_span("a")
-    exporter.export([span])
-    exporter.shutdown()
-    assert [record for record in caplog.records if record.levelno > logging.WARNING] == []

@@ -31,6 +31,7 @@ BATCH_BYTES: Final = 4 * 1024 * 1024  # in one request where several batches wai
 FIRST_PAUSE: Final = 0.5  # s, before the second attempt; doubled each time
 LONGEST_PAUSE: Final = 5.0  # s, so that a new key or a receiver that is back is noticed soon
 LONGEST_END: Final = 3.0  # s
+SLOW: Final = 1.0  # s without an answer, after which a receiver counts as one in an outage
 INTERVAL: Final = 60.0  # s, in which trouble that comes and goes is logged once
 LASTING: Final = 10.0  # s, after which an outage is logged even so
 
@@ -75,6 +76,7 @@ class Delivery:
         self._queue: collections.deque[Batch] = collections.deque()
         self._count = self._bytes = 0  # in the queue
         self._sending: Batch | None = None
+        self._sending_since = 0.0  # on time.monotonic()
         self._thread: threading.Thread | None = None
         self._until: float | None = None  # on time.monotonic(), while `close` runs
         self._outage: Outage | None = None
@@ -82,8 +84,9 @@ class Delivery:
 
     @property
     def in_outage(self) -> bool:
-        """Whether the last attempt of a signal failed."""
-        return self._outage is not None
+        """Whether the last attempt of a signal failed, or the present one has had no answer for a second."""
+        hangs = self._sending is not None and time.monotonic() - self._sending_since > SLOW
+        return self._outage is not None or hangs
 
     def put(self, signal: str, body: bytes, count: int) -> None:
         """Keep `body`, an encoded export request with `count` items, until it is delivered. Never waits."""
@@ -93,7 +96,7 @@ class Delivery:
             lost = self._make_room()
             self._changed.notify_all()
         self._start_thread()
-        if lost and not self.in_outage:
+        if lost and self._outage is None:
             self._report_losses("it takes less telemetry than there is. Sample, or send less")
 
     def flush(self, until: float) -> bool:
@@ -102,7 +105,7 @@ class Delivery:
             self.close(until)
         with self._changed:
             timeout = max(0.0, until - time.monotonic())
-            self._changed.wait_for(lambda: self._is_empty() or self.in_outage, timeout)
+            self._changed.wait_for(lambda: self._is_empty() or self._outage is not None, timeout)
             return self._is_empty()
 
     def last_call(self, until: float) -> None:
@@ -223,7 +226,7 @@ class Delivery:
             for batch in rest:
                 self._queue.append(batch)
                 self._grow(batch.count, len(batch.body))
-            self._sending = joined(tuple(parts))
+            self._sending, self._sending_since = joined(tuple(parts)), time.monotonic()
             return self._sending
 
     def _end_thread(self) -> None:
