@@ -1,4 +1,4 @@
-"""What the tests of the template share: a clean copy of it, and a way to render that copy."""
+"""What the tests of the template share: a clean copy of it, and a way to render it."""
 
 import ast
 import contextlib
@@ -27,22 +27,20 @@ LEFTOVERS = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".v
 
 def environment(**more: str) -> dict[str, str]:
     """This machine's environment without what decides where telemetry goes or which port is used."""
-    ours = (
-        "OTEL_",
-        "HONEYCOMB_",
-        "VIEWER_",
-        "PROFILES_",
-        "TELEMETRY_",
-        "SAMPLE_RATE",
-        "TRUST_TRACEPARENT",
-        "CORS_ORIGINS",
-        "WEB_CONCURRENCY",
-        "MAKE",
-        "FLASK_",
-        "INSTALLED_IN",
-    )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PORT"}
-    return {**kept, **more}
+    ours = ("OTEL_", "HONEYCOMB_", "VIEWER_", "PROFILES_", "FLASK_", "MAKE", "MFLAGS")
+    ours += ("SAMPLE_RATE", "TRUST_TRACEPARENT", "CORS_ORIGINS", "WEB_CONCURRENCY", "INSTALLED_IN")
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PORT"}
+    return {**others, **more}
+
+
+def make(project: Path, *arguments: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run make in a project to its end; a failure shows what it printed."""
+    done = subprocess.run(["make", *arguments], cwd=project, env=environment(**env), capture_output=True, text=True)
+    if check and done.returncode:
+        pytest.fail(
+            f"make {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+        )
+    return done
 
 
 def free_ports(count: int) -> list[int]:
@@ -107,7 +105,7 @@ def default_project(render_into: Callable[..., Path], tmp_path_factory: pytest.T
 def installed_project(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that can be run. Tests that change it put it back."""
     project = render_into(tmp_path_factory.mktemp("an installed project"))
-    subprocess.run(["make", "install"], cwd=project, env=environment(), check=True, capture_output=True, text=True)
+    make(project, "install")
     return project
 
 

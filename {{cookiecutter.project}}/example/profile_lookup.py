@@ -43,13 +43,7 @@ def find(handles: Collection[str], base_url: str | None) -> Profiles:
 
 def reason(error: Exception) -> str:
     """A few words to group by."""
-    match error:
-        case requests.Timeout():
-            return "timeout"
-        case requests.HTTPError(response=requests.Response(status_code=status)):
-            return f"status {status}"
-        case requests.ConnectionError():
-            return "no connection"
-        case requests.RequestException() if not isinstance(error, requests.JSONDecodeError):
-            return "bad address"
-    return "bad answer"
+    if isinstance(error, requests.HTTPError):
+        return f"status {error.response.status_code}"
+    reasons = {requests.Timeout: "timeout", requests.ConnectionError: "no connection"}
+    return next((words for kind, words in reasons.items() if isinstance(error, kind)), "bad address or answer")
