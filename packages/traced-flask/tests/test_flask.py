@@ -521,14 +521,13 @@ def test_a_request_is_active_while_it_runs(recorder: Recorder) -> None:
     provider.shutdown()
 
 
-def test_a_meter_provider_that_is_set_after_the_first_request_is_used(
+def test_a_meter_provider_that_is_set_after_the_application_is_instrumented_is_used(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = recorder.app().test_client()
-    client.get("/hello/a")
+    app = recorder.app()
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
-    client.get("/hello/a")
+    app.test_client().get("/hello/a")
     assert [point.count for point in points(reader)["http.server.request.duration"]] == [1]
     provider.shutdown()

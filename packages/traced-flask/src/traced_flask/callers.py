@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -19,6 +20,8 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags
 UNDECIDED: Final = contexts.create_key("undecided")  # True where the caller's trace id is continued, not its decision
 ORIGIN: Final = re.compile(r"\*|https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?", re.IGNORECASE | re.ASCII)
 
+OTHER_HEADERS: Final = frozenset({"baggage", "tracestate"})
+
 logger = logging.getLogger(__name__)
 
 
@@ -26,11 +29,12 @@ class IdsGetter(WSGIGetter):
     """Reads the headers that hold a caller's ids, not those that an untrusted caller could fill with anything."""
 
     def get(self, carrier: WSGIEnvironment, key: str) -> list[str] | None:
-        return None if key in ("baggage", "tracestate") else super().get(carrier, key)
+        return None if key in OTHER_HEADERS else super().get(carrier, key)
 
 
 ALL_HEADERS: Final = WSGIGetter()
 IDS: Final = IdsGetter()
+NO_PARENT: Final = Context()
 
 
 @dataclass(frozen=True)
@@ -66,21 +70,29 @@ class Callers:
             )
         return cls(trust == "true", frozenset(origins.difference(wrong)))
 
+    @functools.cached_property
+    def id_headers(self) -> list[str]:
+        """The names, in WSGI, of the headers that may hold a caller's ids."""
+        fields = propagate.get_global_textmap().fields - OTHER_HEADERS
+        return [f"HTTP_{field.upper().replace('-', '_')}" for field in fields]
+
     def parent(self, environ: WSGIEnvironment) -> tuple[Context, Sequence[Link]]:
         """Return the context in which the span of a request starts, and its links."""
         if self.trusted:
             return propagate.extract(environ, getter=ALL_HEADERS), ()
+        if not any(header in environ for header in self.id_headers):  # most requests
+            return NO_PARENT, ()
         found = propagate.extract(environ, getter=IDS)
         caller = trace.get_current_span(found).get_span_context()
         if not caller.is_valid:
-            return Context(), ()
+            return NO_PARENT, ()
         origin = environ.get("HTTP_ORIGIN")
         if origin is None or not ("*" in self.origins or origin.lower() in self.origins):
-            return Context(), (Link(caller),)
+            return NO_PARENT, (Link(caller),)
         # Sampled, so that a sampler that follows its parent cannot be switched off by a page.
         flags = TraceFlags(caller.trace_flags | TraceFlags.SAMPLED)
         ids = SpanContext(caller.trace_id, caller.span_id, is_remote=True, trace_flags=flags)
-        return contexts.set_value(UNDECIDED, True, trace.set_span_in_context(NonRecordingSpan(ids), Context())), ()
+        return contexts.set_value(UNDECIDED, True, trace.set_span_in_context(NonRecordingSpan(ids), NO_PARENT)), ()
 
 
 def setting(config: Mapping[str, Any], name: str) -> Any:

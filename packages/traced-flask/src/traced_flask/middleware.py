@@ -26,14 +26,13 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvid
 from traced_flask.callers import Callers
 from traced_flask.http_metrics import HttpMetrics
 from traced_flask.request_attributes import CapturedHeaders, describe, method_of, path_of
-from traced_flask.response_headers import TraceHeaders
+from traced_flask.response_headers import trace_headers
 
 RequestHook = Callable[[Span, WSGIEnvironment], None]
 ResponseHook = Callable[[Span, str, list[tuple[str, str]]], None]
 
 SCOPE: Final = ("traced_flask", importlib.metadata.version("traced-flask"))
 SCHEMA: Final = Schemas.V1_21_0.value
-TRACE_HEADERS: Final = TraceHeaders()
 EVERYTHING: Final = re.compile("")
 
 
@@ -76,15 +75,13 @@ class Middleware:
         """Who is trusted, by the configuration as it is at the first request."""
         return Callers.from_config(self.app.config)
 
+    @functools.cached_property
     def metrics(self) -> HttpMetrics | None:
-        """The metrics to record, once a meter provider is there."""
-        if self._metrics is None:
-            provider = self.meter_provider or metrics.get_meter_provider()
-            if not type(provider).__module__.startswith("opentelemetry.metrics"):  # the API's own record nothing
-                self._metrics = HttpMetrics(provider.get_meter(*SCOPE, SCHEMA))
-        return self._metrics
-
-    _metrics: HttpMetrics | None = None
+        """What measures requests; None where no meter provider is set at the first request."""
+        provider = self.meter_provider or metrics.get_meter_provider()
+        if type(provider).__module__.startswith("opentelemetry.metrics"):  # the API's own, which record nothing
+            return None
+        return HttpMetrics(provider.get_meter(*SCOPE, SCHEMA))
 
     def excludes(self, environ: WSGIEnvironment) -> bool:
         """Whether the request is neither traced nor measured."""
@@ -155,10 +152,9 @@ class Exchange:
         self.middleware = middleware
         self.environ = environ
         self.server_start_response = start_response
-        self.metrics = middleware.metrics()
-        if self.metrics:
+        if middleware.metrics:
             self.active = method_of(environ), environ["wsgi.url_scheme"]
-            self.metrics.enter(*self.active)
+            middleware.metrics.enter(*self.active)
 
     def begin(self, route: str | None = None) -> Span:
         """Start the span."""
@@ -189,8 +185,10 @@ class Exchange:
             span.set_attribute(ERROR_TYPE, self.error_type)
             if self.error is None:
                 span.set_status(StatusCode.ERROR)
-        propagator = get_global_response_propagator() or TRACE_HEADERS  # type: ignore[no-untyped-call]
-        propagator.inject(headers, self.context, APPEND)
+        if propagator := get_global_response_propagator():  # type: ignore[no-untyped-call]
+            propagator.inject(headers, self.context, APPEND)
+        else:
+            headers += trace_headers(span.get_span_context())
         if middleware.captured.of_responses:
             span.set_attributes(middleware.captured.in_response(headers))
         if middleware.response_hook and self.in_flask:
@@ -227,10 +225,10 @@ class Exchange:
         span = self.span or self.begin()
         now = time_ns()
         span.end(now)
-        if self.metrics:
+        if measure := self.middleware.metrics:
             seconds = (now - self.start_time) / 1e9
-            self.metrics.record(seconds, self.attributes, self.status, self.error_type, self.context)
-            self.metrics.leave(*self.active)
+            measure.record(seconds, self.attributes, self.status, self.error_type, self.context)
+            measure.leave(*self.active)
         self.error = None  # its traceback refers to this exchange
 
     def answer(self, body: Iterable[bytes]) -> Iterable[bytes]:

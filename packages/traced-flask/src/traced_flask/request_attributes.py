@@ -56,45 +56,54 @@ def method_of(environ: WSGIEnvironment) -> str:
     return method if method in METHODS else sanitize_method(method.strip())
 
 
-def port_in(value: object) -> int | None:
+def port_in(value: Any) -> int | None:
     """A port number; None where `value` is none."""
-    digits = str(value)
-    return int(digits) or None if digits.isdecimal() and len(digits) <= 5 else None
+    try:
+        port = int(value)
+    except (TypeError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
+
+
+@functools.lru_cache(maxsize=256)
+def split_host(host: str) -> tuple[str, int | None]:
+    """Split a Host header into the host, without the brackets of IPv6, and the port, if there is one."""
+    name, colon, digits = host.rpartition(":")
+    port = port_in(digits) if colon else None
+    return (host if port is None else name).strip("[]"), port
 
 
 def describe(environ: WSGIEnvironment, rule: str | None) -> tuple[str, dict[str, Any]]:
     """Return the name and the attributes of the span of a request; `rule` is the route that Flask has matched."""
-    method, original = method_of(environ), environ.get("REQUEST_METHOD", "")
+    get = environ.get
+    method, original = method_of(environ), get("REQUEST_METHOD", "")
     name = "HTTP" if method == "_OTHER" else method
     attributes: dict[str, Any] = {
         HTTP_REQUEST_METHOD: method,
-        URL_SCHEME: environ.get("wsgi.url_scheme", "http"),
+        URL_SCHEME: environ["wsgi.url_scheme"],
         URL_PATH: path_of(environ),
     }
     if original != method:
         attributes[HTTP_REQUEST_METHOD_ORIGINAL] = original
     if rule is not None:
-        route = text(environ.get("SCRIPT_NAME", "")) + rule
-        attributes[HTTP_ROUTE] = route
+        attributes[HTTP_ROUTE] = route = text(get("SCRIPT_NAME", "")) + rule
         name = f"{name} {route}"
-    if environ.get("QUERY_STRING"):
+    if get("QUERY_STRING"):
         attributes[URL_QUERY] = REDACTED
     port = None
-    if host := environ.get("HTTP_HOST"):
-        address, colon, digits = host.rpartition(":")
-        port = port_in(digits) if colon else None
-        attributes[SERVER_ADDRESS] = (host if port is None else address).strip("[]")
-    if port is not None or (port := port_in(environ.get("SERVER_PORT"))) is not None:
+    if host := get("HTTP_HOST"):
+        attributes[SERVER_ADDRESS], port = split_host(host)
+    if port := port or port_in(get("SERVER_PORT")):
         attributes[SERVER_PORT] = port
-    if client := environ.get("REMOTE_HOST") or environ.get("REMOTE_ADDR"):
+    if client := get("REMOTE_HOST") or get("REMOTE_ADDR"):
         attributes[CLIENT_ADDRESS] = client
-        if (port := port_in(environ.get("REMOTE_PORT"))) is not None:
+        if port := port_in(get("REMOTE_PORT")):
             attributes[CLIENT_PORT] = port
-    if agent := environ.get("HTTP_USER_AGENT"):
+    if agent := get("HTTP_USER_AGENT"):
         attributes[USER_AGENT_ORIGINAL] = agent
         if synthetic := synthetic_type(agent):
             attributes[USER_AGENT_SYNTHETIC_TYPE] = synthetic
-    if version := environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"):
+    if version := get("SERVER_PROTOCOL", "").removeprefix("HTTP/"):
         attributes[NETWORK_PROTOCOL_VERSION] = version
     return name, attributes
 

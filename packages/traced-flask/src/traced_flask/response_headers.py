@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.instrumentation.propagators import ResponsePropagator, default_setter
+from opentelemetry.trace import SpanContext
 
 
-class TraceHeaders(ResponsePropagator):
-    """Writes `traceresponse`, which programs read, and `Server-Timing`, which browsers do.
+def trace_headers(span: SpanContext) -> list[tuple[str, str]]:
+    """`traceresponse`, which programs read, and `Server-Timing`, which browsers do; nothing where there is no trace.
 
     https://www.w3.org/TR/trace-context-2/#trace-context-http-response-headers-format
     """
-
-    def inject(self, carrier: Any, context: Context | None = None, setter: Any = default_setter) -> None:
-        """Write the headers of the current span of `context` into `carrier`; nothing where there is no span."""
-        span = trace.get_current_span(context).get_span_context()
-        if span.is_valid:
-            value = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
-            setter.set(carrier, "traceresponse", value)
-            setter.set(carrier, "Server-Timing", f'traceparent;desc="{value}"')
+    if not span.is_valid:
+        return []
+    value = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+    return [("traceresponse", value), ("Server-Timing", f'traceparent;desc="{value}"')]
