@@ -1,4 +1,4 @@
-"""The manifests: valid without a cluster, and at work on a real one. `make test-kubernetes` runs all of it.
+"""The manifests on a real cluster, under load. `make test-kubernetes` runs this.
 
 The cluster is the one of this project's builders where that exists; else the one of the kubectl context that
 KUBERNETES_CONTEXT names, onto which KUBERNETES_LOAD, a command like "kind load docker-image", puts images.
