@@ -29,7 +29,8 @@ CLASSIC = "0123456789abcdef" * 2
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(routes, "_routes", None)
     monkeypatch.setattr(routes, "_deliveries", {})
-    monkeypatch.setattr(routes, "_announced", False)
+    monkeypatch.setattr(routes, "_explicit", [])
+    monkeypatch.setattr(routes, "_announced", set())
     monkeypatch.setattr(settings, "problems", [])
     monkeypatch.chdir(tmp_path)
 
@@ -254,6 +255,7 @@ def test_an_address_that_is_both_standard_and_the_viewers_gets_telemetry_once(mo
 @pytest.mark.parametrize(
     ("environ", "problem"),
     [
+        ({"HONEYCOMB_API_KEY": ""}, "The Honeycomb API key in the environment is empty"),
         ({"HONEYCOMB_API_KEY": f'"{KEY}"'}, "The Honeycomb API key in the environment is in quotes"),
         ({"HONEYCOMB_API_KEY_FILE": "gone"}, "HONEYCOMB_API_KEY_FILE names a file that does not exist"),
         (
@@ -300,7 +302,10 @@ def test_a_development_process_waits_for_a_key(
     assert [(each.body, each.headers["x-honeycomb-team"]) for each in receiver.received] == [(b"after", KEY)]
 
 
-def test_an_exporter_with_arguments_sends_there_alone(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
+def test_an_exporter_with_arguments_sends_there_alone(
+    monkeypatch: pytest.MonkeyPatch, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "a=b")
     endpoint = f"{receiver.url}/mine"
@@ -310,6 +315,11 @@ def test_an_exporter_with_arguments_sends_there_alone(monkeypatch: pytest.Monkey
     [received] = receiver.received
     assert received.path == "/mine"
     assert {"a": "b", "c": "d", "content-encoding": "gzip"}.items() <= received.headers.items()
+    routes.announce()
+    assert caplog.messages == [f"Telemetry goes to {receiver.url}."]
+    routes.deliveries("traces")
+    routes.announce()
+    assert caplog.messages[1:] == ["Telemetry goes to http://127.0.0.1:9."]
 
 
 # Pages.

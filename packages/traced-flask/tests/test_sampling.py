@@ -32,7 +32,7 @@ def decide(rate: int, trace_id: int, parent: Context = NO_PARENT, **more: Any) -
     return ConsistentProbabilitySampler(rate).should_sample(parent, trace_id, "GET /", **more)
 
 
-def kept(result: SamplingResult) -> bool:
+def is_sampled(result: SamplingResult) -> bool:
     return result.decision is Decision.RECORD_AND_SAMPLE
 
 
@@ -56,7 +56,7 @@ def within(trace_id: int, sampled: bool, **state: str) -> Context:
 @pytest.mark.parametrize("rate", [1, 2, 10, 1000])
 def test_counts_of_100_000_traces_are_right_within_the_statistics(rate: int) -> None:
     keep, ids = ConsistentProbabilitySampler(rate), some_ids(100_000)
-    results = [result for each in ids if kept(result := keep.should_sample(NO_PARENT, each, "x"))]
+    results = [result for each in ids if is_sampled(result := keep.should_sample(NO_PARENT, each, "x"))]
     deviation = (len(ids) * (1 / rate) * (1 - 1 / rate)) ** 0.5
     assert abs(len(results) - len(ids) / rate) <= 3 * deviation
     estimated = sum(weight(result) for result in results)
@@ -64,7 +64,7 @@ def test_counts_of_100_000_traces_are_right_within_the_statistics(rate: int) -> 
 
 
 def test_every_service_decides_alike_and_a_lower_rate_keeps_what_a_higher_one_does() -> None:
-    ids = {rate: {each for each in some_ids(5000) if kept(decide(rate, each))} for rate in (2, 5, 10)}
+    ids = {rate: {each for each in some_ids(5000) if is_sampled(decide(rate, each))} for rate in (2, 5, 10)}
     assert ids[10] < ids[5] < ids[2]
 
 
@@ -82,7 +82,7 @@ def test_the_decision_and_what_travels_are_those_that_opentelemetry_specifies() 
 def test_a_trace_that_its_parent_left_out_stays_out(rate: int) -> None:
     for trace_id in some_ids(100):
         result = decide(rate, trace_id, within(trace_id, sampled=False, mine="1"))
-        assert not kept(result)
+        assert not is_sampled(result)
         assert dict(result.trace_state or {}) == {"mine": "1"}
 
 
@@ -124,7 +124,7 @@ def test_any_rate_arrives_as_it_was_sent(rate: int) -> None:
     assert rate_in(result.trace_state["ot"]) == rate
 
 
-def test_every_span_of_a_trace_has_its_rate_in_every_service_and_no_trace_is_half_kept() -> None:
+def test_every_span_of_a_trace_has_its_rate_in_every_service_and_no_trace_is_half_is_sampled() -> None:
     exporters = InMemorySpanExporter(), InMemorySpanExporter()
     tracers = []
     for exporter, rate in zip(exporters, (5, 20), strict=True):

@@ -119,8 +119,8 @@ EVERYTHING_GOES = ["OTEL_SERVICE_NAME"]
 ALL = [*NUMBERS, *OTHERS, *PATTERNS, *EVERYTHING_GOES]
 
 
-def starts(run: Run, environ: Mapping[str, str], said: list[str]) -> str:
-    """The program starts with `environ`, logs each of `said` once, no other variable, and no traceback."""
+def starts(run: Run, environ: Mapping[str, str], reported: list[str]) -> str:
+    """The program starts with `environ`, logs each of `reported` once, no other variable, and no traceback."""
     done = run(PROGRAM, **environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "started\n"
@@ -128,12 +128,12 @@ def starts(run: Run, environ: Mapping[str, str], said: list[str]) -> str:
     assert MARKED not in done.stderr
     lines = done.stderr.splitlines()
     counts = {name: sum(line.startswith(f"{name} ") for line in lines) for name in ALL}
-    assert counts == {name: int(name in said) for name in ALL}, done.stderr
+    assert counts == {name: int(name in reported) for name in ALL}, done.stderr
     return done.stderr
 
 
 def test_empty_variables_count_as_unset(run: Run) -> None:
-    logged = starts(run, dict.fromkeys(ALL, ""), said=[])
+    logged = starts(run, dict.fromkeys(ALL, ""), reported=[])
     assert "OTEL_BSP" not in logged
     environ = dict.fromkeys(ALL, " ")
     assert prepare(environ) == []
@@ -146,12 +146,12 @@ def test_empty_variables_count_as_unset(run: Run) -> None:
 
 def test_every_value_that_is_none_is_reported_by_the_name_of_its_variable(run: Run) -> None:
     environ = {**dict.fromkeys([*NUMBERS, *OTHERS], MARKED), **dict.fromkeys(PATTERNS, f"*/{MARKED}")}
-    starts(run, environ, said=list(environ))
+    starts(run, environ, reported=list(environ))
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "1e400", HUGE, "0.5x"])
 def test_a_number_that_is_out_of_every_range_is_replaced(run: Run, value: str) -> None:
-    starts(run, dict.fromkeys(NUMBERS, value), said=NUMBERS)
+    starts(run, dict.fromkeys(NUMBERS, value), reported=NUMBERS)
 
 
 def test_long_values_keep_nothing_from_starting(run: Run) -> None:
@@ -165,7 +165,7 @@ def test_long_values_keep_nothing_from_starting(run: Run) -> None:
         "OTEL_PYTHON_REQUESTS_EXCLUDED_URLS": "a{99999999999}",
         "OTEL_PROPAGATORS": "," * 50_000,
     }
-    starts(run, environ, said=["OTEL_PYTHON_FLASK_EXCLUDED_URLS", "OTEL_PYTHON_REQUESTS_EXCLUDED_URLS"])
+    starts(run, environ, reported=["OTEL_PYTHON_FLASK_EXCLUDED_URLS", "OTEL_PYTHON_REQUESTS_EXCLUDED_URLS"])
 
 
 def test_every_variable_of_the_sdk_is_checked() -> None:
@@ -178,7 +178,7 @@ def test_every_variable_of_the_sdk_is_checked() -> None:
 
 def test_disabled_telemetry_reports_nothing(run: Run) -> None:
     environ = {**dict.fromkeys([*NUMBERS, *OTHERS], MARKED), "OTEL_SDK_DISABLED": "true"}
-    starts(run, environ, said=[])
+    starts(run, environ, reported=[])
 
 
 @pytest.mark.parametrize(

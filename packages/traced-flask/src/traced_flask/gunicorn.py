@@ -11,9 +11,8 @@ import os
 from threading import Thread
 from typing import Any, Final
 
-from traced_flask import settings
 from traced_flask.delivery import LONGEST_END
-from traced_flask.routes import Routes, announce
+from traced_flask.routes import announce_for_workers
 from traced_flask.setup import shutdown
 
 REPLACED: Final = 0.5  # seconds that a worker gives a destination in an outage while its successor waits
@@ -21,8 +20,7 @@ REPLACED: Final = 0.5  # seconds that a worker gives a destination in an outage 
 
 def on_starting(server: Any) -> None:
     """Log where telemetry goes, once for all workers."""
-    if not settings.disabled():
-        announce(server.log, Routes())  # routes that are forgotten: a worker's application may set variables
+    announce_for_workers(server.log)
 
 
 def worker_int(worker: Any) -> None:

@@ -29,7 +29,7 @@ from traced_flask.account import Account
 from traced_flask.checks import is_address
 from traced_flask.delivery import Delivery
 from traced_flask.destination import Destination, Endpoint
-from traced_flask.key import HoneycombKey, is_classic, problem_with_key
+from traced_flask.key import NAME, HoneycombKey, is_classic, problem_with_key
 from traced_flask.wire import is_loopback
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,8 @@ class Routes:
         key = HoneycombKey(os.environ, Path(".env").absolute() if development else None)
         for problem in key.problems:
             self._note(problem)
+        if not development and key() is None and os.environ.get(NAME) == "":
+            self._note("The Honeycomb API key in the environment is empty")
         if not (key() or development):
             return
         self._api = api = regions.api_endpoint()
@@ -157,7 +159,9 @@ class Routes:
 _lock = threading.Lock()
 _routes: Routes | None = None
 _deliveries: dict[str, Delivery] = {}
-_announced = False  # a forked process inherits it
+_explicit: list[str] = []  # destinations of exporters with arguments
+_announced: set[str] = set()  # sentences; a forked process inherits them
+_announced_for_workers = False
 
 
 def routes() -> Routes:
@@ -203,7 +207,9 @@ def explicit(
     to = dataclasses.replace(to, **{name: value for name, value in given.items() if value is not None})
     if compression is not None:
         to = dataclasses.replace(to, compression=_compression(compression))
-    return [_delivery(Destination(without_credentials(url), {signal: to}))]
+    name = without_credentials(url)
+    _explicit.append(name)
+    return [_delivery(Destination(name, {signal: to}))]
 
 
 def destinations(signal: str) -> list[dict[str, Any]]:
@@ -233,20 +239,37 @@ class Log(Protocol):
     def log(self, level: int, text: str) -> None: ...
 
 
-def announce(log: Log = logger, anew: Routes | None = None) -> None:
+def announce() -> None:
     """Log what is wrong with the settings, and where telemetry goes: once for a process and those that it forks.
 
-    The reloader's child says nothing, since its parent has said it. `anew` is used instead of this process's routes.
+    The reloader's child logs nothing, since its parent has done so.
     """
-    global _announced
-    if _announced or settings.disabled():
+    if settings.disabled() or is_running_from_reloader():
         return
-    _announced = True
-    if is_running_from_reloader():
-        return
+    if _routes or not _explicit:
+        _log(logger, routes())
+    for name in _explicit:
+        _log_once(logger, logging.INFO, f"Telemetry goes to {name}.")
+
+
+def announce_for_workers(log: Log) -> None:
+    """Do it in a server's first process, for all those that it forks: they log nothing."""
+    global _announced_for_workers
+    if not settings.disabled():
+        _log(log, Routes())  # routes that are forgotten: a worker's application may set variables
+        _announced_for_workers = True
+
+
+def _log(log: Log, found: Routes) -> None:
     for problem in settings.problems:
-        log.log(logging.WARNING, problem)
-    log.log(*(anew or routes()).announcement())
+        _log_once(log, logging.WARNING, problem)
+    _log_once(log, *found.announcement())
+
+
+def _log_once(log: Log, level: int, sentence: str) -> None:
+    if sentence not in _announced and not _announced_for_workers:
+        _announced.add(sentence)
+        log.log(level, sentence)
 
 
 def viewer_endpoint() -> str | None:

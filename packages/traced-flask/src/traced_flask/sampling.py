@@ -45,8 +45,8 @@ class ConsistentProbabilitySampler(Sampler):
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
-        kept = round((1 << RANDOM_BITS) / rate)  # of all that the random bits can be
-        self._threshold = (1 << RANDOM_BITS) - kept
+        sampled = round((1 << RANDOM_BITS) / rate)  # of all that the random bits can be
+        self._threshold = (1 << RANDOM_BITS) - sampled
         digits = f"{self._threshold:0{RANDOM_BITS // 4}x}".rstrip("0") or "0"
         self._state = TraceState([("ot", f"th:{digits}")]) if rate > 1 else None
         self._dropped = SamplingResult(Decision.DROP)
