@@ -178,6 +178,7 @@ def test_variables_that_send_traces_elsewhere_are_named(run: Run, service: Honey
     fails(run("check", OTEL_TRACES_EXPORTER="none"), 1, "OTEL_TRACES_EXPORTER")
     fails(run("check", OTEL_SDK_DISABLED="true"), 1, "OTEL_SDK_DISABLED")
     assert service.events == []
+    assert run("check", FLASK_DEBUG="1", VIEWER_ENDPOINT="http://viewer:4318")[0] == 0  # a copy, not instead
 
 
 @pytest.mark.parametrize(("minutes", "way"), [(10, "10 minutes ahead"), (-90, "90 minutes behind")])

@@ -18,7 +18,7 @@ from traced_flask.destination import Destination
 from traced_flask.encoder import encode_spans
 from traced_flask.honeycomb_api import PERMISSIONS, WHERE_KEYS_ARE, Account, HoneycombAPI, Problem
 from traced_flask.key import NAME, kind_of
-from traced_flask.routes import Routes, without_credentials
+from traced_flask.routes import Routes, viewer_endpoint, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +118,8 @@ class Check:
         os.environ[NAME] = key
         endpoints = Routes().to("traces")
         name = without_credentials(address)
-        for other in endpoints.keys() - {name}:
+        viewer = without_credentials(viewer_endpoint() or address)  # which gets a copy in development
+        for other in endpoints.keys() - {name, viewer}:
             self.add(f"An OTEL_EXPORTER_OTLP_ variable sends the application's traces to {other} instead", ok=False)
         if name not in endpoints:
             raise Problem(
