@@ -19,9 +19,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from receivers import Receiver, answering, at_most, hang, raw, then, unused_port, wait_until
+from receivers import Receiver, answering, at_most, hang, raw, then, wait_until
 from traced_flask import delivery as module
-from traced_flask.delivery import Delivery, begin_end, end_of, forget_end
+from traced_flask.delivery import Delivery, begin_end, end, forget_end
 from traced_flask.destination import Destination, Endpoint
 
 Make = Callable[..., Delivery]
@@ -377,14 +377,25 @@ def test_the_first_batch_may_come_when_no_thread_can_be_started(
     assert receiver.bodies() == [b"batch"]
 
 
-def test_all_share_the_time_of_the_end_and_an_outage_may_have_less(receiver: Receiver, deliveries: Make) -> None:
+@pytest.mark.parametrize("answer", [answering(503), hang])
+def test_the_end_takes_less_time_in_an_outage_also_in_one_that_begins_then(
+    receiver: Receiver, deliveries: Make, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(module, "SLOW", 0.2)
+    receiver.answer = answer
+    delivery = deliveries(timeout=60)
+    delivery.put("traces", b"batch", 1)
+    began = time.monotonic()
+    delivery.close(began + 60, began + 0.1)
+    assert time.monotonic() - began < 20
+
+
+def test_the_time_of_the_end_begins_with_the_first_call() -> None:
     forget_end()
-    well, ill = deliveries(), deliveries(f"http://127.0.0.1:{unused_port()}")
-    ill.put("traces", b"batch", 1)
-    wait_until(lambda: ill.in_outage)
     begin_end(100, in_outage=50)
     begin_end(1)
-    assert 10 < end_of(well) - end_of(ill) <= 50
+    until, in_outage = end()
+    assert (until - in_outage, until - time.monotonic() > 60) == (50, True)
     forget_end()
 
 

@@ -79,6 +79,7 @@ class Delivery:
         self._sending_since = 0.0  # on time.monotonic()
         self._thread: threading.Thread | None = None
         self._until: float | None = None  # on time.monotonic(), while `close` runs
+        self._until_in_outage: float | None = None
         self._outage: Outage | None = None
         self._lost: collections.Counter[str] = collections.Counter()  # outside of outages, and in no log line yet
 
@@ -108,23 +109,24 @@ class Delivery:
             self._changed.wait_for(lambda: self._is_empty() or self._outage is not None, timeout)
             return self._is_empty()
 
-    def last_call(self, until: float) -> None:
-        """Send what is left at once: there is time until `until` (on time.monotonic())."""
+    def last_call(self, until: float, in_outage: float | None = None) -> None:
+        """Send what is left at once. `until` and `in_outage` are those of `close`."""
         with self._changed:
-            self._until = until
+            self._until, self._until_in_outage = until, until if in_outage is None else in_outage
             self._changed.notify_all()
 
-    def close(self, until: float) -> None:
-        """Send what is left, not taking longer than `until` (on time.monotonic()), and log what was lost.
+    def close(self, until: float, in_outage: float | None = None) -> None:
+        """Send what is left, not taking longer than `until`, or `in_outage` in an outage, and log what was lost.
 
-        What is put later is sent as before, so it can be called once more.
+        Both are on time.monotonic(). What is put later is sent as before, so this can be called once more.
         """
-        self.last_call(until)
+        self.last_call(until, in_outage)
         if not self._start_thread():
             self._thread = threading.current_thread()
             self._run()
         with self._changed:
-            self._changed.wait_for(lambda: self._thread is None, max(0.0, until - time.monotonic()))
+            while self._thread is not None and (left := self._left()) > 0:
+                self._changed.wait(min(left, 0.1))  # an outage may begin in between
             late = self._queue or self._sending
             reason = "it did not answer in time" if late else self._loss_reason
             reason = self._outage.reason if self._outage else reason
@@ -140,6 +142,11 @@ class Delivery:
             logger.warning(
                 "Stopped before all telemetry had reached %s: %s. %s.", self.destination.name, costs, sentence(reason)
             )
+
+    def _left(self) -> float:
+        """Seconds that `close` may still take."""
+        until = self._until_in_outage if self.in_outage else self._until
+        return (until or 0.0) - time.monotonic()
 
     def _is_empty(self) -> bool:
         return not self._queue and self._sending is None
@@ -209,7 +216,7 @@ class Delivery:
             self._changed.wait_for(lambda: self._queue or self._until is not None or self._thread is not mine)
             if self._thread is not mine:
                 return None
-            if not self._queue or (self._until is not None and time.monotonic() >= self._until):
+            if not self._queue or (self._until is not None and self._left() <= 0):
                 self._end_thread()
                 return None
             first = self._pop()
@@ -238,7 +245,7 @@ class Delivery:
         with self._changed:
             if self._until is None:
                 self._changed.wait_for(lambda: self._until is not None, seconds)
-            elif time.monotonic() + seconds < self._until:
+            elif seconds < self._left():
                 self._changed.wait_for(lambda: False, seconds)
             else:
                 self._end_thread()
@@ -323,7 +330,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-_end: tuple[float, ...] = ()  # on time.monotonic(): the end in general, and that for a destination in an outage
+_end: tuple[float, float] | None = None  # what `end` answers
 
 
 def begin_end(seconds: float = LONGEST_END, in_outage: float | None = None) -> None:
@@ -332,23 +339,22 @@ def begin_end(seconds: float = LONGEST_END, in_outage: float | None = None) -> N
     Only the first call counts, until the next exporter is made.
     """
     global _end
-    if not _end:
+    if _end is None:
         now = time.monotonic()
         _end = (now + seconds, now + (seconds if in_outage is None else in_outage))
         hide_failures_of_inherited_threads()
 
 
-def end_of(delivery: Delivery) -> float:
-    """Until when `delivery` may take, on time.monotonic()."""
+def end() -> tuple[float, float]:
+    """Until when telemetry is delivered, and until when in an outage, on time.monotonic()."""
     begin_end()
-    at, at_in_outage = _end
-    return at_in_outage if delivery.in_outage else at
+    return _end or (0.0, 0.0)
 
 
 def forget_end() -> None:
     """Begin anew: an exporter is made, or this is a forked child."""
     global _end
-    _end = ()
+    _end = None
 
 
 if hasattr(os, "register_at_fork"):

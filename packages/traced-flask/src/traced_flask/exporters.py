@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from traced_flask import routes, settings, setup
-from traced_flask.delivery import Delivery, begin_end, end_of, forget_end
+from traced_flask.delivery import Delivery, begin_end, end, forget_end
 from traced_flask.encoder import Encoded, encode_logs, encode_spans, halves
 
 if TYPE_CHECKING:
@@ -82,15 +82,16 @@ class Outbox:
         self.is_shut_down = True
         self.in_use.discard(self)
         begin_end(in_outage=IN_OUTAGE if settings.development() else None)
-        ends = {delivery: end_of(delivery) for delivery in self.deliveries}
+        until, in_outage = end()
         others = {delivery for other in self.in_use for delivery in other.deliveries}
-        for delivery in ends.keys() - others:
-            delivery.last_call(ends[delivery])  # all at once, so that none waits for another's time
-        for delivery, end in ends.items():
+        for delivery in self.deliveries:
+            if delivery not in others:
+                delivery.last_call(until, in_outage)  # all at once, so that none waits for another's time
+        for delivery in self.deliveries:
             if delivery in others:
-                delivery.flush(end)
+                delivery.flush(until)
             else:
-                delivery.close(end)
+                delivery.close(until, in_outage)
         if self.lost > 1:
             what = "spans" if self.signal == "traces" else "log records"
             logger.warning("%d %s in all were lost before they could be sent.", self.lost, what)

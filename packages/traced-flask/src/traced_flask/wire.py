@@ -125,11 +125,14 @@ class Proxy:
 
     def connect(self, host: str, port: int, deadline: float, tunnel: bool) -> socket.socket:
         """A connection to the proxy, and with `tunnel` through it to `host`. Raises `Unreachable`."""
+        parts = urlsplit(self.url)
         try:
-            parts = urlsplit(self.url)
-            own_port = parts.port or self.PORTS[parts.scheme]
+            own_port = self.PORTS[parts.scheme]
+            own_port = own_port if parts.port is None else parts.port
         except (KeyError, ValueError):
-            raise Unreachable(f"a proxy like {self.name} is not supported. Check HTTP_PROXY and HTTPS_PROXY") from None
+            raise Unreachable(
+                f"a proxy like {self.name} is not supported. Give its http:// address in HTTP_PROXY and HTTPS_PROXY"
+            ) from None
         if not self.forwards:
             return self._connect_socks(parts.hostname or "", own_port, host, port, deadline)
         try:
