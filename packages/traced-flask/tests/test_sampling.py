@@ -63,11 +63,6 @@ def test_counts_of_100_000_traces_are_right_within_the_statistics(rate: int) -> 
     assert abs(estimated - len(ids)) <= 3 * deviation * rate
 
 
-def test_every_service_decides_alike_and_a_lower_rate_keeps_what_a_higher_one_does() -> None:
-    ids = {rate: {each for each in some_ids(5000) if is_sampled(decide(rate, each))} for rate in (2, 5, 10)}
-    assert ids[10] < ids[5] < ids[2]
-
-
 def test_the_decision_and_what_travels_are_those_that_opentelemetry_specifies() -> None:
     """The SDK has samplers of that specification too, still experimental: they come to the same answer."""
     theirs = pytest.importorskip("opentelemetry.sdk.trace._sampling_experimental")

@@ -208,11 +208,6 @@ def test_disabled_telemetry_reports_nothing(run: Run) -> None:
             "SAMPLE_RATE has no effect; OTEL_TRACES_SAMPLER is used.",
         ),
         (
-            {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
-            {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is not http/protobuf; http/protobuf is used.",
-        ),
-        (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/v1/traces"},
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
             "OTEL_EXPORTER_OTLP_ENDPOINT ends in the path of a signal, which is appended to it; it is used without.",
@@ -233,12 +228,6 @@ def test_disabled_telemetry_reports_nothing(run: Run) -> None:
             {"OTEL_RESOURCE_ATTRIBUTES": "team=a"},
             "OTEL_RESOURCE_ATTRIBUTES may hold name=value pairs separated by commas; the rest is left out.",
         ),
-        (
-            {"OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/such/file"},
-            {"OTEL_EXPORTER_OTLP_CERTIFICATE": None},
-            "OTEL_EXPORTER_OTLP_CERTIFICATE names a file that does not exist; the usual authorities are trusted.",
-        ),
-        ({"OTEL_CONFIG_FILE": "a.yaml"}, {}, "OTEL_CONFIG_FILE is not followed; the other variables are."),
         ({"OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS": "false"}, {}, None),
         ({"OTEL_METRICS_EXEMPLAR_FILTER": "ALWAYS_ON"}, {"OTEL_METRICS_EXEMPLAR_FILTER": "always_on"}, None),
         (
