@@ -1,32 +1,27 @@
-"""Answers requests without a server, in a process of its own, and says what they cost in CPU.
+"""Answers requests without a server, in a process of its own, and prints what they cost in CPU.
 
-    python in_process.py APP      reads what to do as lines of JSON, answers each with one
+    python in_process.py      reads {"path": ..., "count": ...} as lines of JSON, answers each with one
 
-Everything that this process does for the requests counts, what it encodes and sends beside them too.
+Everything that the process does for the requests counts, in all its threads, until nothing is left to send.
 """
 
 from __future__ import annotations
 
-import collections
-import importlib
+import gc
 import io
 import json
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from collections.abc import Callable
 
-PAUSE = 0.01
-IDLE = 0.0003  # seconds of CPU in such a pause, or less
+from opentelemetry import trace
+from shop import create_app
 
-App = Callable[..., Iterable[bytes]]
+BATCH = 400  # requests; then what they left is sent, so that no queue runs over
+PAUSE, IDLE = 0.01, 0.0003  # seconds, and how much CPU time a process that does nothing takes in a pause
 
 
-def environ(path: str) -> dict[str, Any]:
+def environ(path: str) -> dict[str, object]:
     """What gunicorn gives for `curl http://127.0.0.1:4567<path>`."""
     return {
         "wsgi.errors": sys.stderr,
@@ -37,7 +32,7 @@ def environ(path: str) -> dict[str, Any]:
         "wsgi.input": io.BytesIO(),
         "wsgi.input_terminated": True,
         "wsgi.url_scheme": "http",
-        "SERVER_SOFTWARE": "gunicorn/27.0.1",
+        "SERVER_SOFTWARE": "gunicorn",
         "REQUEST_METHOD": "GET",
         "QUERY_STRING": "",
         "RAW_URI": path,
@@ -54,28 +49,26 @@ def environ(path: str) -> dict[str, Any]:
     }
 
 
-def asking(app: App, path: str) -> Callable[[], None]:
-    """A function that asks `app` for `path` once, and reads and closes the answer as a server does."""
+def ask(app: Callable[..., object], path: str, count: int) -> None:
+    """Ask `count` times, and read and close each response as a server does."""
     given = environ(path)
     statuses: list[str] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
-        statuses.append(status)
-
-    def ask() -> None:
-        body = app(dict(given), start_response)
+    for number in range(count):
+        body = app(dict(given), lambda status, headers, exc_info=None: statuses.append(status))
         for _ in body:
             pass
         if close := getattr(body, "close", None):
             close()
         if statuses.pop() != "200 OK":
             raise RuntimeError(f"{path} did not answer 200")
+        if number % BATCH == BATCH - 1:
+            settle()
 
-    return ask
 
-
-def wait_until_idle() -> None:
-    """Until this process does nothing any more, in whichever thread, for two pauses."""
+def settle() -> None:
+    """Send what there is, and wait until the process does nothing for two pauses."""
+    if flush := getattr(trace.get_tracer_provider(), "force_flush", None):
+        flush()
     idle, before = 0, time.process_time()
     while idle < 2:
         time.sleep(PAUSE)
@@ -84,128 +77,17 @@ def wait_until_idle() -> None:
         before = now
 
 
-def flush() -> None:
-    for provider in providers():
-        if flush := getattr(provider, "force_flush", None):
-            flush()
-
-
-def settle() -> None:
-    """Send what there is, and wait until that is done."""
-    flush()
-    wait_until_idle()
-
-
-def providers() -> list[Any]:
-    from opentelemetry import _logs, trace
-
-    return [trace.get_tracer_provider(), _logs.get_logger_provider()]
-
-
-def shut_down() -> None:
-    """As at the end of the process."""
-    if stop := getattr(sys.modules["backend.telemetry"], "shutdown", None):
-        stop()
-        return
-    for provider in providers():
-        if end := getattr(provider, "shutdown", None):
-            end()
-
-
-class Profile:
-    """Where the main thread spends its CPU time: its stack, up to two thousand times a second.
-
-    A sample counts for as much as the thread itself has run since the one before, so that neither waiting nor what
-    other threads do weighs on wherever it stands.
-    """
-
-    EVERY = 0.0005
-
-    def __init__(self) -> None:
-        self.stacks: collections.Counter[tuple[tuple[str, str], ...]] = collections.Counter()
-        self._last = 0
-
-    def _sample(self, number: int, frame: FrameType | None) -> None:
-        now = time.thread_time_ns()
-        stack = []
-        while frame is not None:
-            stack.append((frame.f_code.co_filename, frame.f_code.co_qualname))
-            frame = frame.f_back
-        self.stacks[tuple(stack)] += now - self._last
-        self._last = time.thread_time_ns()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        signal.signal(signal.SIGALRM, self._sample)
-        self._last = time.thread_time_ns()
-        signal.setitimer(signal.ITIMER_REAL, self.EVERY, self.EVERY)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-class Turns:
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    def ask(self, path: str, count: int, threads: int, at_once: int) -> None:
-        """Ask `count` times in all: from this thread, or from so many others at once."""
-
-        def some(count: int) -> None:
-            ask = asking(self.app, path)
-            for number in range(1, count + 1):
-                ask()
-                if number % at_once == 0 and threads == 1:
-                    wait_until_idle()
-
-        if threads == 1:
-            return some(count)
-        share, rest = divmod(count, threads)
-        if rest:
-            raise ValueError(f"{count} requests cannot be shared by {threads} threads")
-        started = [threading.Thread(target=some, args=[share]) for _ in range(threads)]
-        for each in started:
-            each.start()
-        for each in started:
-            each.join()
-        return None
-
-    def turn(self, path: str, count: int, warm_up: int, threads: int, at_once: int) -> dict[str, float]:
-        """Microseconds of CPU for a request: in all, and of the thread that answers."""
-        self.ask(path, warm_up, threads, at_once)
-        settle()
-        began, began_here = time.process_time(), time.thread_time()
-        self.ask(path, count, threads, at_once)
-        here = time.thread_time() - began_here
-        settle()
-        figures = {"cpu": (time.process_time() - began) / count * 1e6}
-        return figures if threads > 1 else {**figures, "answering": here / count * 1e6}
-
-    def profile(self, path: str, count: int, at_once: int) -> dict[str, Any]:
-        """The same, by stack of the main thread. Exports are made there too, if the environment lets none begin."""
-        self.ask(path, at_once, 1, at_once)
-        settle()
-        profile = Profile()
-        began, began_here = time.process_time(), time.thread_time()
-        for _ in range(count // at_once):
-            with profile.running():  # but not while it waits, which would never end
-                self.ask(path, at_once, 1, at_once + 1)
-                flush()
-            wait_until_idle()
-        return {
-            "cpu": (time.process_time() - began) / count * 1e6,
-            "main": (time.thread_time() - began_here) / count * 1e6,
-            "stacks": [[cpu / count / 1e3, stack] for stack, cpu in profile.stacks.items()],
-        }
-
-
 def main() -> None:
-    turns = Turns(importlib.import_module(sys.argv[1]).app)
+    app = create_app()
     for line in sys.stdin:
         asked = json.loads(line)
-        print(json.dumps(getattr(turns, asked.pop("do"))(**asked)), flush=True)
-    shut_down()
+        ask(app, asked["path"], 20)
+        settle()
+        gc.collect()
+        before = time.process_time()
+        ask(app, asked["path"], asked["count"])
+        settle()
+        print(json.dumps((time.process_time() - before) / asked["count"] * 1e6), flush=True)
 
 
 if __name__ == "__main__":
