@@ -224,8 +224,9 @@ def test_a_proxy_that_is_away_or_refuses_is_named_without_its_password(
     receiver.answer = answering(403)
     monkeypatch.setenv("HTTPS_PROXY", receiver.url)
     assert f"the proxy {receiver.url} does not let it through (403)" in reason("https://collector.invalid")
-    monkeypatch.setenv("HTTPS_PROXY", receiver.url.replace("http:", "https:"))
-    assert "is not supported. Give its http:// address" in reason("https://collector.invalid")
+    for unusable in (receiver.url.replace("http:", "https:"), "http://[::1", "http://", f"http://proxy:{KEY}"):
+        monkeypatch.setenv("HTTPS_PROXY", unusable)
+        assert reason("https://collector.invalid").startswith("the address of the proxy is not one that is supported")
 
 
 def test_a_socks_proxy_is_used_and_needs_pysocks(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

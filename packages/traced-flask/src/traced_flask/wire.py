@@ -93,18 +93,39 @@ class Proxy:
 
     @classmethod
     def of(cls, url: str) -> Self | None:
-        """The proxy on the way to `url`, by the rules of `requests`. There is none on the way to this machine."""
+        """The proxy on the way to `url`, by the rules of `requests`. There is none on the way to this machine.
+
+        Raises `Unreachable` for one that is not supported.
+        """
         host = urlsplit(url).hostname or ""
         if is_loopback(host):
             return None
         proxy = select_proxy(url, get_environ_proxies(url, no_proxy=None))
         if not proxy:
             return None
-        return cls(proxy if "://" in proxy else f"http://{proxy}")
+        found = cls(proxy if "://" in proxy else f"http://{proxy}")
+        try:
+            if found.host and found.port:
+                return found
+        except (KeyError, ValueError):
+            pass
+        raise Unreachable(
+            "the address of the proxy is not one that is supported. It looks like http://proxy:3128; "
+            "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+        )
 
     @property
     def scheme(self) -> str:
         return urlsplit(self.url).scheme
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        default, given = self.PORTS[self.scheme], urlsplit(self.url).port
+        return default if given is None else given
 
     @property
     def forwards(self) -> bool:
@@ -125,18 +146,10 @@ class Proxy:
 
     def connect(self, host: str, port: int, deadline: float, tunnel: bool) -> socket.socket:
         """A connection to the proxy, and with `tunnel` through it to `host`. Raises `Unreachable`."""
-        parts = urlsplit(self.url)
-        try:
-            own_port = self.PORTS[parts.scheme]
-            own_port = own_port if parts.port is None else parts.port
-        except (KeyError, ValueError):
-            raise Unreachable(
-                f"a proxy like {self.name} is not supported. Give its http:// address in HTTP_PROXY and HTTPS_PROXY"
-            ) from None
         if not self.forwards:
-            return self._connect_socks(parts.hostname or "", own_port, host, port, deadline)
+            return self._connect_socks(host, port, deadline)
         try:
-            sock = connect(parts.hostname or "", own_port, deadline)
+            sock = connect(self.host, self.port, deadline)
         except OSError:
             raise Unreachable(
                 f"the proxy {self.name} does not accept connections. Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
@@ -165,7 +178,7 @@ class Proxy:
         if answer.status != 200:
             raise Unreachable(f"the proxy {self.name} does not let it through ({answer.status}). Check HTTPS_PROXY")
 
-    def _connect_socks(self, proxy_host: str, proxy_port: int, host: str, port: int, deadline: float) -> socket.socket:
+    def _connect_socks(self, host: str, port: int, deadline: float) -> socket.socket:
         try:
             import socks  # type: ignore[import-untyped]  # PySocks, where the user has installed it
         except ImportError:
@@ -179,8 +192,8 @@ class Proxy:
                 (host, port),
                 timeout=remaining(deadline),
                 proxy_type=socks.SOCKS5 if parts.scheme.startswith("socks5") else socks.SOCKS4,
-                proxy_addr=proxy_host,
-                proxy_port=proxy_port,
+                proxy_addr=self.host,
+                proxy_port=self.port,
                 proxy_rdns=parts.scheme in ("socks5h", "socks4a"),
                 proxy_username=unquote(parts.username) if parts.username else None,
                 proxy_password=unquote(parts.password) if parts.password else None,
