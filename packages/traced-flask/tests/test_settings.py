@@ -231,8 +231,8 @@ def test_disabled_telemetry_reports_nothing(run: Run) -> None:
         ({"OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS": "false"}, {}, None),
         ({"OTEL_METRICS_EXEMPLAR_FILTER": "ALWAYS_ON"}, {"OTEL_METRICS_EXEMPLAR_FILTER": "always_on"}, None),
         (
-            {"OTEL_SERVICE_NAME": "caf\udce9"},
-            {"OTEL_SERVICE_NAME": "caf\ufffd"},
+            {"OTEL_SERVICE_NAME": "sh\udce9"},
+            {"OTEL_SERVICE_NAME": "sh\ufffd"},
             "OTEL_SERVICE_NAME is not UTF-8; \ufffd stands for what cannot be read.",
         ),
     ],
