@@ -28,12 +28,9 @@ def set_up_telemetry() -> None:
     endpoint = os.environ.get("HONEYCOMB_API_ENDPOINT") or PYPROJECT["tool"]["traced-flask"]["honeycomb-api-endpoint"]
     os.environ["HONEYCOMB_API_ENDPOINT"] = endpoint
     traced_flask.log_to_stderr()
-    about = {
-        "service.name": "profiles",
-        "service.version": PYPROJECT["project"]["version"],
-        "deployment.environment.name": "development" if get_debug_flag() else "production",
-    }
-    resource = Resource.create(about)
+    environment = "development" if get_debug_flag() else "production"
+    about = {"service.name": "profiles", "service.version": PYPROJECT["project"]["version"]}
+    resource = Resource.create({**about, "deployment.environment.name": environment})
     tracer_provider = TracerProvider(resource=resource, sampler=traced_flask.sampler())
     tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(tracer_provider)
