@@ -249,7 +249,7 @@ def test_the_terminal_asks_without_echo_until_a_key_is_valid_or_skipped(
     machine: Machine, typed: list[str], code: int
 ) -> None:
     log = io.BytesIO()
-    terminal = pexpect.spawn(sys.executable, [str(machine.program), "key", "set"], env=machine.env)  # type: ignore[arg-type]
+    terminal = pexpect.spawn(sys.executable, [str(machine.program), "key", "set"], env=machine.env)
     terminal.logfile_read = log
     for each in typed:
         terminal.expect("Enter to skip: ")

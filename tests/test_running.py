@@ -229,9 +229,9 @@ def test_everything_ends_whatever_happens_to_make(toy: Path, tmp_path: Path, end
 def test_closing_the_terminal_ends_everything(folder: Path) -> None:
     ports = dict(zip(PORTS, free_ports(3), strict=True))
     env = environment(**{name: str(port) for name, port in ports.items()})
-    terminal = pexpect.spawn(RUN[0], RUN[1:], cwd=str(folder), env=env, timeout=60)  # type: ignore[arg-type]
+    terminal = pexpect.spawn(RUN[0], RUN[1:], cwd=str(folder), env=env, timeout=60)
     terminal.expect("Ready: ")
-    started = family(terminal.pid)
+    started = family(terminal.pid or 0)
     with suppress(pexpect.ExceptionPexpect):  # which does not wait long enough
         terminal.close(force=False)
     try:
