@@ -15,7 +15,7 @@ endif
 PROJECT := {{cookiecutter.project}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo render new install test lint docs bench wheels lock-wheels lock clean
+.PHONY: help demo render new install test lint docs bench wheels lock clean
 
 help: ## List what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -54,11 +54,8 @@ docs: $(INSTALLED) ## Build the documentation into site/
 bench: $(INSTALLED) ## Measure, each figure against a baseline in the same run, and write bench/RESULTS.md
 	@$(BIN)/python bench $(ONLY)
 
-wheels: $(INSTALLED) ## Build the packages into the project's wheels/
-	@$(BIN)/python packages/wheels.py build
-
-lock-wheels: $(INSTALLED) ## Write the hashes of those wheels into the project's requirements files
-	@$(BIN)/python packages/wheels.py lock
+wheels: $(INSTALLED) ## Build the packages into the project's wheels/, and lock their hashes
+	@$(BIN)/python packages/wheels.py
 
 COMPILE := pip compile --quiet --upgrade --universal --generate-hashes
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock

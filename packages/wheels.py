@@ -1,7 +1,7 @@
-"""Build the packages as wheels into the project's wheels/, or lock the wheels that are there.
+"""Build the packages as wheels, the same bytes from the same sources.
 
-    python packages/wheels.py build [FOLDER]    the same sources give the same bytes
-    python packages/wheels.py lock              write their versions and hashes into the project's requirements files
+    python packages/wheels.py           into the project's wheels/, and write their hashes into its requirements files
+    python packages/wheels.py FOLDER    into another folder
 """
 
 from __future__ import annotations
@@ -49,10 +49,8 @@ def lock() -> None:
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["build", *folder]:
-            build(Path(*folder).resolve() if folder else WHEELS)
-        case ["lock"]:
-            lock()
-        case _:
-            sys.exit(__doc__)
+    if sys.argv[1:]:
+        build(Path(sys.argv[1]).resolve())
+    else:
+        build(WHEELS)
+        lock()
