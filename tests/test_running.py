@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shlex
 import shutil
@@ -191,6 +192,16 @@ def test_traffic_prints_what_was_answered(project: Running, folder: Path) -> Non
     assert {row[0]: row[1] for row in rows}["/api/activities/home"] == "200", done.stderr
     assert {row[1] for row in rows} <= {"200", "404", "500"}
     assert len(rows) >= 4
+
+
+def test_the_queries_ask_for_columns_that_spans_have(project: Running, folder: Path) -> None:
+    project.trace(requests.get(f"{project.backend}/api/activities/home", timeout=10), 5)
+    columns = requests.get(f"{project.viewer}/api/columns", timeout=10).text
+    for each in json.loads((folder / "queries.json").read_text()):
+        query = each["query"]
+        terms = [*query.get("calculations", []), *query.get("filters", [])]
+        for column in [*query.get("breakdowns", []), *(term["column"] for term in terms if "column" in term)]:
+            assert f'"{column}"' in columns, each["name"]
 
 
 def test_traffic_without_a_backend_says_what_to_do(folder: Path) -> None:
