@@ -108,6 +108,10 @@ class Honeycomb:
     instead: Callable[[Request], Response] | None = None
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
 
+    def counted(self) -> int:
+        """How many events Honeycomb makes of those it got: each stands for `SampleRate`."""
+        return sum(event["SampleRate"] for event in self.events)
+
     def new_id(self) -> str:
         return f"id{next(self._ids):09d}"
 
@@ -117,8 +121,8 @@ class Honeycomb:
             return self.instead(request)
         body: Any
         try:
-            if request.method == "POST" and request.path == "/v1/traces":
-                self.receive_traces(request)
+            if request.method == "POST" and request.path in ("/v1/traces", "/v1/logs", "/v1/metrics"):
+                self.receive(request)
                 return Response(b"", content_type="application/x-protobuf")
             status, body = self.answer(request)
         except Refused as refused:
@@ -307,7 +311,7 @@ class Honeycomb:
         expect(frequency <= length <= min(4 * frequency, 86400), "from frequency to 4 times that", "time_range")
         return body
 
-    def receive_traces(self, request: Request) -> None:
+    def receive(self, request: Request) -> None:
         """https://github.com/honeycombio/husky (otlp/common.go, otlp/traces.go) and
         https://docs.honeycomb.io/send-data/opentelemetry/
         """
@@ -315,11 +319,13 @@ class Honeycomb:
         team = request.headers.get("X-Honeycomb-Team", "")
         named = request.headers.get("X-Honeycomb-Dataset", "")
         classic = re.fullmatch(r"[0-9a-f]{32}|hc[a-z]ic_[0-9a-z]{58}", team) is not None
-        expect(not classic or named, "missing 'x-honeycomb-dataset' header", status=401)
+        expect(not classic or named or request.path == "/v1/logs", "missing 'x-honeycomb-dataset' header", status=401)
         key = self.keys.get(team, Key(access=set()))
         expect("events" in key.access, "unknown API key - check your credentials", status=401)
         encoding = request.headers.get("Content-Encoding", "")
         expect(encoding in ("", "gzip"), "failed to parse OTLP request body", status=400)
+        if request.path != "/v1/traces":
+            return
         try:
             raw = gzip.decompress(request.get_data()) if encoding else request.get_data()
             message = ExportTraceServiceRequest.FromString(raw)
@@ -341,7 +347,8 @@ class Honeycomb:
                     **resource,
                     **attributes(span.attributes),
                 }
-                self.datasets.setdefault(slug, set()).update(event)
+                event["SampleRate"] = min(int(event.pop("SampleRate", 1)), (1 << 31) - 1) or 1
+                self.datasets.setdefault(slug, set()).update(event.keys() - {"SampleRate"})
                 self.events.append({**event, "dataset": slug, "time": span.start_time_unix_nano / 1e9})
 
 
