@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import os
 import socket
 import ssl
 import threading
@@ -10,6 +12,8 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+
+import pytest
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -158,6 +162,11 @@ def socks5(client: socket.socket, port: int) -> bytes:
     client.sendall(b"\x05\x00\x00\x01" + bytes(6))
     relay(client, port)
     return name
+
+
+def needs(module: str) -> Any:
+    """The module, or a skipped test where it is not installed; in CI everything is."""
+    return importlib.import_module(module) if os.environ.get("CI") else pytest.importorskip(module)
 
 
 def unused_port() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from receivers import Receiver, answering, at_most, hang, raw, then, wait_until
+from receivers import Receiver, answering, at_most, hang, needs, raw, then, wait_until
 from traced_flask import delivery as module
 from traced_flask.delivery import Delivery, begin_end, end, forget_end
 from traced_flask.destination import Destination, Endpoint
@@ -402,9 +401,6 @@ def test_the_time_of_the_end_begins_with_the_first_call() -> None:
 # Processes
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-needs_gevent = pytest.mark.skipif(
-    importlib.util.find_spec("gevent") is None and not os.environ.get("CI"), reason="gevent is not installed"
-)
 
 
 def program(script: str, gevent: bool) -> list[str]:
@@ -416,7 +412,7 @@ def program(script: str, gevent: bool) -> list[str]:
         logging.basicConfig(format="%(message)s", stream=sys.stdout)
         delivery = Delivery(Destination("it", {"traces": Endpoint(url=sys.argv[1], headers=dict)}))
     """
-    patch = "from gevent import monkey; monkey.patch_all()\n" if gevent else ""
+    patch = "from gevent import monkey; monkey.patch_all()\n" if gevent and needs("gevent") else ""
     return [sys.executable, "-c", patch + textwrap.dedent(began) + textwrap.dedent(script)]
 
 
@@ -425,7 +421,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env={"PATH": os.environ["PATH"]}, **output)
 
 
-gevent_or_not = pytest.mark.parametrize("gevent", [False, pytest.param(True, marks=needs_gevent)])
+gevent_or_not = pytest.mark.parametrize("gevent", [False, True])
 
 
 @forks

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from receivers import Answer, Receiver, answering, hang, raw, socks5, then, tunnel, unused_port
+from receivers import Answer, Receiver, answering, hang, needs, raw, socks5, then, tunnel, unused_port
 from traced_flask.destination import Destination, Endpoint
 from traced_flask.failure import Failure, retry_after
 
@@ -81,6 +81,8 @@ HEADERS = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n"
         pytest.param(raw(HEADERS + b"\r\nshort"), "before the answer was complete", id="cuts its body"),
         pytest.param(raw(HEADERS), "before the answer was complete", id="cuts its headers"),
         pytest.param(raw(b""), "before the answer was complete", id="closes"),
+        pytest.param(raw(b"HTTP/1.1 404 N\r\n\r\n", FLOOD, every=0), "(404)", id="floods with a page for its 404"),
+        pytest.param(raw(b"HTTP/1.1 401 N\r\ncontent-length: 9\r\n\r\n"), "(401)", id="cuts the body of its 401"),
         pytest.param(raw(b"SSH-2.0-OpenSSH_9.9\r\n"), "its answer is not HTTP", id="speaks another protocol"),
     ],
 )
@@ -230,7 +232,7 @@ def test_a_proxy_that_is_away_or_refuses_is_named_without_its_password(
 
 
 def test_a_socks_proxy_is_used_and_needs_pysocks(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("socks")
+    needs("socks")
     names: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serve = threading.Thread(target=lambda: names.append(socks5(listener.accept()[0], receiver.port)), daemon=True)
@@ -252,7 +254,7 @@ def test_a_socks_proxy_is_used_and_needs_pysocks(receiver: Receiver, monkeypatch
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ca.pem, other.pem (another CA), client.pem; server.pem for 127.0.0.1 and collector.invalid."""
-    trustme = pytest.importorskip("trustme")
+    trustme = needs("trustme")
     folder = tmp_path_factory.mktemp("certificates")
     ca = trustme.CA()
     ca.cert_pem.write_to_path(folder / "ca.pem")

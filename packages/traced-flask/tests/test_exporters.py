@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import os
 import signal
@@ -25,7 +24,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
-from receivers import Receiver, answering, hang, unused_port, wait_until
+from receivers import Receiver, answering, hang, needs, unused_port, wait_until
 from traced_flask import OTLPLogExporter, OTLPSpanExporter, delivery
 
 
@@ -208,7 +207,6 @@ def test_a_program_whose_first_batch_is_its_last_delivers_it(receiver: Receiver)
     assert time.monotonic() - began < 20
 
 
-GEVENT = importlib.util.find_spec("gevent") is not None
 APPLICATION = """
 from flask import Flask
 from traced_flask import FlaskInstrumentor, OTLPLogExporter, LoggingHandler, shutdown_at_exit
@@ -225,11 +223,11 @@ def home():
 """
 
 
-@pytest.mark.skipif(not GEVENT and not os.environ.get("CI"), reason="gevent is not installed")
 @pytest.mark.parametrize("preload", [True, False])
 def test_the_workers_of_gevent_start_and_end_without_a_traceback(
     receiver: Receiver, tmp_path: Path, preload: bool
 ) -> None:
+    needs("gevent")
     (tmp_path / "app.py").write_text(PROGRAM + APPLICATION)
     patch = "from gevent import monkey\nmonkey.patch_all()\n" if preload else ""  # gunicorn's worker does it later
     (tmp_path / "conf.py").write_text(

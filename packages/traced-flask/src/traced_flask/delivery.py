@@ -1,4 +1,4 @@
-"""The queue between an exporter and a destination: kept through outages, bounded, emptied at the end.
+"""The queue between an exporter and a destination: bounded, patient in an outage, emptied at the end.
 
 An exporter must never wait for the network, or a slow receiver would fill the SDK's queue and hold up a stopping
 process. So each destination has a queue of encoded batches and a thread that sends them, oldest first. One log line

@@ -2,7 +2,7 @@
 
 An attempt ends when its time is over, whatever the receiver does: connecting, proxy, TLS, sending and the whole answer
 share one deadline. Only the system's name lookup has its own bound. An answer is read up to `LONGEST_ANSWER` bytes.
-Connections are kept for the next batch.
+Connections stay open for the next batch.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Destination:
         return failure
 
     def close(self) -> None:
-        """Close the connections that are kept; the next `send` opens another."""
+        """Close the idle connections; the next `send` opens another."""
         idle, self._idle = self._idle, {}
         for connection in idle.values():
             connection.close()
@@ -100,33 +100,33 @@ class Destination:
         body: bytes,
         timeout: float,
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        """The answer and its body, from a connection that was kept or from a new one.
+        """The answer and its body, over an idle connection or a new one.
 
-        A receiver may close a kept connection at any time: a failure of one says nothing, and a new one is tried.
+        A receiver may close an idle connection at any time, so its failure says nothing, and a new one is tried.
         """
         deadline = time.monotonic() + timeout
-        kept_as = (endpoint.certificate, endpoint.client_certificate, endpoint.client_key, proxy)
+        way = (url.scheme, url.netloc, proxy, endpoint.certificate, endpoint.client_certificate, endpoint.client_key)
         if self._process != os.getpid():  # the parent's connections are the parent's
             self._idle, self._process = {}, os.getpid()
-        connection = self._idle.pop(kept_as, None)
+        connection = self._idle.pop(way, None)
         if connection is not None:
             wire = cast(Wire, connection.sock)
             wire.renew(deadline)
             if not wire.readable():  # nothing was asked, so what can be read is its end
                 try:
-                    return self._exchange(connection, kept_as, url, proxy, headers, body)
+                    return self._exchange(connection, way, url, proxy, headers, body)
                 except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                     pass
             connection.close()
         connection = http.client.HTTPConnection(url.hostname or "", url.port or default_port(url))
         tls = functools.partial(tls_context, endpoint) if url.scheme == "https" else None
         connection.sock = open_wire(url.hostname or "", connection.port, deadline, proxy, tls)
-        return self._exchange(connection, kept_as, url, proxy, headers, body)
+        return self._exchange(connection, way, url, proxy, headers, body)
 
     def _exchange(
         self,
         connection: http.client.HTTPConnection,
-        kept_as: object,
+        way: object,
         url: SplitResult,
         proxy: Proxy | None,
         headers: Mapping[str, str],
@@ -142,14 +142,19 @@ class Destination:
                 connection.request("POST", target, body, dict(headers))
             # Broken or not: it may have answered (413) before it had read everything.
             response = connection.getresponse()
-            answer = response.read(Wire.LONGEST_ANSWER)
-            if response.length:  # bytes that did not come
-                raise http.client.IncompleteRead(b"", response.length)
+            try:
+                answer = response.read(Wire.LONGEST_ANSWER)
+                if response.length:  # bytes that did not come
+                    raise http.client.IncompleteRead(b"", response.length)
+            except (OSError, http.client.HTTPException, AnswerTooLong):
+                if 200 <= response.status < 300:
+                    raise
+                return response, b""  # the status says enough
             done = response.isclosed() and not response.will_close
             return response, answer
         finally:
             if done:
-                self._idle[kept_as] = connection
+                self._idle[way] = connection
             else:
                 connection.close()
 

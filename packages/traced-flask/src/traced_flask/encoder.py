@@ -1,7 +1,7 @@
 """Spans and log records as OTLP: field by field what the SDK's own encoder makes, for a fraction of the CPU.
 
 The messages are written as protobuf bytes. Most attributes of a span are the same on every request (method, route,
-status), so each is encoded once and kept. Where the SDK's encoder loses a whole batch, this one loses less: a lone
+status), so each is encoded once and cached. Where the SDK's encoder loses a whole batch, this one loses less: a lone
 surrogate becomes U+FFFD, an attribute that cannot be encoded counts as a dropped attribute of its span or record,
 and a span or record that cannot be encoded costs itself alone.
 

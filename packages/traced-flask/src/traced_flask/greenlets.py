@@ -1,4 +1,4 @@
-"""gevent's threads after a fork, which end well and say that they fail."""
+"""Threads under gevent, which report a failure when they end after a fork."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def hide_failures_of_inherited_threads() -> None:
     before the fork, and gevent has renamed all threads that began before its patches. Nothing is lost by it.
     https://github.com/open-telemetry/opentelemetry-python/issues/3884
     """
-    if "gevent.monkey" not in sys.modules:
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("threading"):
         return
     from gevent import get_hub
 
