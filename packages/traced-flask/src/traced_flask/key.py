@@ -190,8 +190,8 @@ class HoneycombKey:
 
     def __call__(self) -> str | None:
         """The key, or None while there is no usable one."""
-        # Without waiting: in a forked child the lock may be held for ever by a thread of its parent.
-        if not (self._fixed and self._fixed.key) and self._lock.acquire(blocking=False):
+        # Not for ever: in a forked child the lock may be held by a thread of its parent.
+        if not (self._fixed and self._fixed.key) and self._lock.acquire(timeout=1):
             try:
                 before = self._key
                 if self._read_changed():
