@@ -158,7 +158,20 @@ def test_an_attribute_that_cannot_be_encoded_costs_itself_and_is_counted(
     assert caplog.records == []  # the SDK logs a traceback for each
 
 
-@pytest.mark.parametrize("bad", [{"name": 5}, {"start_time": -1}, {"kind": "server"}, {"context": None}])
+NOT_TEXT: Any = 5
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"name": NOT_TEXT},
+        {"start_time": -1},
+        {"kind": "server"},
+        {"context": None},
+        {"resource": "none"},
+        {"instrumentation_scope": InstrumentationScope(NOT_TEXT)},
+    ],
+)
 def test_a_span_that_cannot_be_encoded_costs_itself_and_is_counted(bad: dict[str, Any]) -> None:
     encoded = encode_spans([span(name="first"), span(**bad), span(name="last")])
     assert (encoded.count, encoded.lost) == (2, 1)

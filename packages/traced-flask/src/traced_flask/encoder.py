@@ -61,44 +61,43 @@ def encode_logs(records: Iterable[ReadableLogRecord]) -> Encoded:
 
 def request(items: Iterable[Any], encode: Callable[[Any], bytes]) -> Encoded:
     """`items` by resource and scope. Both signals number the fields down to their items alike."""
-    by_resource: dict[int, tuple[Any, dict[Any, list[bytes]]]] = {}
+    resources: dict[int, tuple[Any, bytes, dict[Any, list[bytes]]]] = {}  # a resource is slow to compare
     count = lost = 0
-    problem = None
-    resource = scope = scopes = into = None
+    problem = resource = scope = of_resource = of_scope = None
     for item in items:
         try:
             body = encode(item)
-            if item.resource is not resource or scopes is None:
-                resource = item.resource
-                scopes = by_resource.setdefault(id(resource), (resource, {}))[1]
-                into = None
-            if item.instrumentation_scope is not scope or into is None:
-                scope = item.instrumentation_scope
-                into = scopes.setdefault(scope, [])
-            into.append(b"\x12" + varint(len(body)))
-            into.append(body)
+            if item.resource is not resource or of_resource is None:
+                resource, of_resource, of_scope = item.resource, None, None
+                of_resource = resources.get(id(resource)) or (resource, resource_head(resource), {})
+                resources[id(resource)] = of_resource
+            if item.instrumentation_scope is not scope or of_scope is None:
+                scope, of_scope = item.instrumentation_scope, None
+                of_scope = of_resource[2].get(scope) or [scope_head(scope)]
+                of_resource[2][scope] = of_scope
+            of_scope.append(b"\x12" + varint(len(body)))
+            of_scope.append(body)
             count += 1
         except Exception as error:
             lost += 1
             problem = type(error).__name__
-    parts = [field(0x0A, resource_body(*each)) for each in by_resource.values()]
+    parts = []
+    for _, head, scopes in resources.values():
+        parts.append(field(0x0A, head + b"".join([field(0x12, b"".join(of_scope)) for of_scope in scopes.values()])))
     return Encoded(b"".join(parts), count, lost, problem)
 
 
-def resource_body(resource: Any, scopes: Mapping[Any, Sequence[bytes]]) -> bytes:
-    """ResourceSpans or ResourceLogs."""
-    parts = [field(0x0A, attributes(resource.attributes, 0x0A)[0])]
-    parts += [field(0x12, scope_body(*each)) for each in scopes.items()]
-    return b"".join(parts) + optional_text(0x1A, resource.schema_url)
+def resource_head(resource: Any) -> bytes:
+    """ResourceSpans or ResourceLogs, without the scopes."""
+    return field(0x0A, attributes(resource.attributes, 0x0A)[0]) + optional_text(0x1A, resource.schema_url)
 
 
-def scope_body(scope: Any, items: Sequence[bytes]) -> bytes:
-    """ScopeSpans or ScopeLogs."""
+def scope_head(scope: Any) -> bytes:
+    """ScopeSpans or ScopeLogs, without the items."""
     if scope is None:
-        return b"\x0a\x00" + b"".join(items)
-    about = optional_text(0x0A, scope.name) + optional_text(0x12, scope.version)
-    about += attributes(scope.attributes, 0x1A)[0]
-    return field(0x0A, about) + b"".join(items) + optional_text(0x1A, scope.schema_url)
+        return b"\x0a\x00"
+    about = optional_text(0x0A, scope.name) + optional_text(0x12, scope.version) + attributes(scope.attributes, 0x1A)[0]
+    return field(0x0A, about) + optional_text(0x1A, scope.schema_url)
 
 
 def span_body(span: ReadableSpan) -> bytes:
