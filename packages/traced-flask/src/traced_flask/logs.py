@@ -76,6 +76,8 @@ class StderrFormatter(logging.Formatter):
         self._written: dict[str, float] = {}  # tracebacks, and when, on time.monotonic()
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.name == "werkzeug":  # its lines have a time of their own
+            return record.getMessage()
         span = trace.get_current_span().get_span_context()
         ids = trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
         suffix = " trace_id={} span_id={}".format(*ids) if span.is_valid else ""
