@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import threading
 import time
@@ -27,6 +29,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from processes import gunicorn
 from receiver import Receiver, eventually, receiving
 
 GATE = "--feature-gates=processor.tailsamplingprocessor.recordpolicy"
@@ -364,6 +367,7 @@ def sending(url: str) -> Iterator[Sender]:
         sender.stop()
 
 
+SMALL_QUEUE = "exporters::otlp_http::sending_queue::queue_size: 1000000"  # bytes; larger than any batch
 EVERYTHING = {"COLLECTOR_KEEP_PERCENT": "100"}
 
 
@@ -470,7 +474,7 @@ def test_a_collector_with_full_queues_makes_clients_wait_and_loses_nothing_that_
     down = threading.Event()
     down.set()
     with receiving(behave=lambda: (503 if down.is_set() else 200, {})) as receiver:
-        gateway = collector(receiver, "exporters::otlp_http::sending_queue::queue_size: 300000", **EVERYTHING)
+        gateway = collector(receiver, SMALL_QUEUE, **EVERYTHING)
         with sending(gateway.url) as sender:
 
             def stuck() -> bool:
@@ -484,6 +488,50 @@ def test_a_collector_with_full_queues_makes_clients_wait_and_loses_nothing_that_
         wanted = set(sender.acknowledged)
         eventually(lambda: wanted <= set(receiver.traces()), 60)
         assert not wanted - set(receiver.traces())
+
+
+def test_a_full_collector_does_not_slow_the_application_down_and_gets_everything_later(
+    collector: Callable[..., Collector], installed_project: Path, tmp_path: Path
+) -> None:
+    down = threading.Event()
+    with receiving(behave=lambda: (503 if down.is_set() else 200, {})) as receiver:
+        gateway = collector(receiver, SMALL_QUEUE, **EVERYTHING)
+        seeds = itertools.count(100)
+
+        def full() -> bool:
+            ids = trace_ids(500, seed=next(seeds))
+            body = encode([each for trace_id in ids for each in Request(trace_id).spans()])
+            try:
+                return not requests.post(f"{gateway.url}/v1/traces", data=body, headers=PROTOBUF, timeout=3).ok
+            except requests.Timeout:
+                return True
+
+        with gunicorn(installed_project, tmp_path / "app.log", OTEL_EXPORTER_OTLP_ENDPOINT=gateway.url) as (_, base):
+            healthy = timed(base)
+            down.set()
+            assert eventually(full, 90)
+            unhealthy = timed(base)
+            down.clear()
+            wanted = {trace_id for trace_id, _ in healthy + unhealthy}
+            eventually(lambda: wanted <= set(receiver.traces()), 90)
+            traces = receiver.traces()
+    assert not wanted - set(traces)
+    assert all(any(not span["parent_id"] for span in traces[each]) for each in wanted)
+    assert median(unhealthy) <= 2 * median(healthy) + 0.02
+
+
+def timed(base: str) -> list[tuple[str, float]]:
+    """The trace and the seconds of each of 300 requests."""
+    result = []
+    for _ in range(300):
+        began = time.perf_counter()
+        answer = requests.get(f"{base}/api/activities/home", timeout=30)
+        result.append((answer.headers["traceresponse"].split("-")[1], time.perf_counter() - began))
+    return result
+
+
+def median(measured: list[tuple[str, float]]) -> float:
+    return statistics.median(seconds for _, seconds in measured)
 
 
 def test_the_sampler_is_never_run_without_the_flag_that_records_weights(config: Path) -> None:
