@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import TracebackType
 from typing import Any
@@ -17,9 +18,7 @@ def hide_failures_of_inherited_threads() -> None:
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return
-    from gevent import get_hub
-
-    hub: Any = get_hub()
+    hub = importlib.import_module("gevent").get_hub()
     handle_error, report = hub.handle_error, sys.unraisablehook
 
     def handle(context: object, kind: Any, value: Any, traceback: Any) -> None:
