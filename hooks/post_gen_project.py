@@ -3,14 +3,13 @@
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 EXAMPLE = "{{ cookiecutter.example }}"
 LOCAL_VIEWER = "{{ cookiecutter.local_viewer }}"
 DEPLOYMENT = "{{ cookiecutter.deployment }}"
-BY_COOKIECUTTER = "{{ '_output_dir' in cookiecutter }}" == "True"  # not by cruft, which renders copies to compare
+BY_COOKIECUTTER: str = "{{ '_output_dir' in cookiecutter }}"  # False: by cruft, which renders copies to compare
 
 STARTED = Path(".rendering-started")
 
@@ -66,11 +65,11 @@ def main() -> None:
         remove(Path(name), since)
     STARTED.unlink()
     make_executable(Path("bin"))
-    if BY_COOKIECUTTER:
+    if BY_COOKIECUTTER == "True":
         try:
             print(next_steps(Path(os.environ.get("PWD", os.sep)), Path.cwd()), flush=True)
         except (OSError, UnicodeError):  # the project is complete, so this is no reason to fail
-            sys.stdout = open(os.devnull, "w")  # or Python reports the error again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails once more at exit
 
 
 if __name__ == "__main__":

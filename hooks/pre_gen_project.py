@@ -116,10 +116,10 @@ def problems(answers: dict[str, str]) -> list[str]:
     for name, example, checks in CHECKS:
         value = answers[name]
         if wrong := ", and ".join(filter(None, (check(value) for check in checks))):
-            found.append(f"  {name} {ascii(value[:80])} {wrong}. For example: {example}")
+            found.append(f"  {name} {value[:80]!a} {wrong}. For example: {example}")
     for name, choices in CHOICES.items():
         if answers[name] not in choices:
-            found.append(f"  {name} {ascii(answers[name][:80])} is not one of: {', '.join(choices)}")
+            found.append(f"  {name} {answers[name][:80]!a} is not one of: {', '.join(choices)}")
     return found
 
 
@@ -129,7 +129,7 @@ def parsed(lines: str) -> tuple[dict[str, str], list[str]]:
     for name, is_text, value in (line.split(" ") for line in lines.splitlines() if line):
         answers[name] = bytes.fromhex(value).decode("utf-8", "surrogatepass")
         if is_text != "True":
-            found.append(f"  {name} {ascii(answers[name][:80])} is not text: write it in quotes")
+            found.append(f"  {name} {answers[name][:80]!a} is not text: write it in quotes")
     return answers, found
 
 

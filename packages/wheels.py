@@ -1,7 +1,7 @@
 """Build the packages as wheels, the same bytes from the same sources.
 
-    python packages/wheels.py           into the project's wheels/, and write their hashes into its requirements files
-    python packages/wheels.py FOLDER    into another folder
+python packages/wheels.py           into the project's wheels/, and write their hashes into its requirements files
+python packages/wheels.py FOLDER    into another folder
 """
 
 from __future__ import annotations

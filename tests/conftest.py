@@ -27,9 +27,9 @@ LEFTOVERS = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".v
 
 def environment(**more: str) -> dict[str, str]:
     """This machine's environment without what decides where telemetry goes or which port is used."""
-    ours = ("OTEL_", "HONEYCOMB_", "VIEWER_", "PROFILES_", "FLASK_", "MAKE", "MFLAGS")
-    ours += ("SAMPLE_RATE", "TRUST_TRACEPARENT", "CORS_ORIGINS", "WEB_CONCURRENCY", "INSTALLED_IN")
-    others = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PORT"}
+    ours = ["OTEL_", "HONEYCOMB_", "VIEWER_", "PROFILES_", "FLASK_", "MAKE", "MFLAGS"]
+    ours += ["SAMPLE_RATE", "TRUST_TRACEPARENT", "CORS_ORIGINS", "WEB_CONCURRENCY", "INSTALLED_IN"]
+    others = {name: value for name, value in os.environ.items() if not name.startswith(tuple(ours)) and name != "PORT"}
     return {**others, **more}
 
 

@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import environment, make
@@ -147,7 +148,8 @@ def test_it_installs_and_tests_with_pip_whatever_the_shell_has_set(render: Rende
     project = fast(render())
     python = {"PIP_USER": "1", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/nowhere"}
     others = {"MAKEFLAGS": "-j4 --no-print-directory", "VIRTUAL_ENV": "/nowhere", "CONDA_PREFIX": "/nowhere"}
-    assert "1 passed" in make(project, "test", PATH=without_uv(tmp_path), **python, **others).stdout
+    env: dict[str, Any] = {**python, **others, "PATH": without_uv(tmp_path)}
+    assert "1 passed" in make(project, "test", **env).stdout
 
 
 def test_it_installs_with_uv_where_there_is_one(render: Render) -> None:

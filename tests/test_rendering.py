@@ -74,7 +74,7 @@ def test_choices_arrive_where_they_are_read(project: Path, choices: dict[str, st
 
 
 def test_a_project_without_the_example_does_not_mention_it(project: Path, choices: dict[str, str]) -> None:
-    mention = re.compile(r"profiles|activit|example\.|/examples|PROFILES|# example", re.IGNORECASE)
+    mention = re.compile(r"profiles|activities|example\.|/examples|PROFILES|# example", re.IGNORECASE)
     allowed = re.compile(r"\.env\.example|[\w.*]*\.example[\w.]*\b|app\.example\.com")
     found = [
         name
