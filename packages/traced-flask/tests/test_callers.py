@@ -133,7 +133,7 @@ def test_what_a_stranger_sends_neither_fails_nor_fills_the_log(
 
 
 @pytest.mark.parametrize("value", ["true", " TRUE ", True])
-def test_trust_is_said_by_the_configuration(recorder: Recorder, value: object) -> None:
+def test_the_configuration_says_whom_to_trust(recorder: Recorder, value: object) -> None:
     assert trace_of(recorder.app({"TRUST_TRACEPARENT": value}).test_client().get(PATH, headers=asked())) == TRACE
 
 
@@ -166,14 +166,14 @@ def test_the_environment_counts_where_the_configuration_says_nothing(
         ({"CORS_ORIGINS": [PAGE]}, "CORS_ORIGINS"),
     ],
 )
-def test_a_setting_that_does_not_parse_trusts_nobody_and_is_said_once(
+def test_a_setting_that_does_not_parse_trusts_nobody_and_is_logged_once(
     recorder: Recorder, config: dict[str, object], sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = recorder.app(config).test_client()
     for _ in range(2):
         assert trace_of(client.get(PATH, headers=asked(Origin=PAGE))) != TRACE
-    (said,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert sentence in said.getMessage()
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert sentence in warning.getMessage()
 
 
 def test_another_propagator_is_followed(recorder: Recorder) -> None:

@@ -91,7 +91,7 @@ def test_every_application_is_instrumented_also_where_its_class_is_imported_befo
     finally:
         FlaskInstrumentor().uninstrument()
     for path in ("/users/<int:id>", "/health"):
-        app.add_url_rule(path, path, lambda **_: "well")
+        app.add_url_rule(path, path, lambda **_: "ok")
     for path in ("/users/1", "/health"):
         app.test_client().get(path)
     FlaskImportedBefore("another").test_client().get("/")

@@ -243,7 +243,7 @@ def add_routes(app: flask.Flask, work: trace.Tracer) -> None:
     app.add_url_rule("/status/<int:code>", "status", lambda code: ("", code))
     app.add_url_rule("/redirect", "redirect", lambda: flask.redirect("/users/1"))
     app.add_url_rule("/folder/", "folder", lambda: "folder")
-    app.add_url_rule("/health", "health", lambda: "well")
+    app.add_url_rule("/health", "health", lambda: "ok")
     app.add_url_rule("/exception", "exception", lambda: str(1 // 0))
     app.add_url_rule("/abort", "abort", lambda: flask.abort(503))
     app.add_url_rule("/stream", "stream", lambda: iter(["a", "b"]))

@@ -301,8 +301,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: listening(port))
-        yield Server(request.param, port, folder)
+        wait_until(lambda: listening(port), 60)
+        server = Server(request.param, port, folder)
+        get(server, "/").read()  # gunicorn listens before its worker is there
+        server.new(1, since=0)
+        yield server
     finally:
         process.terminate()
         process.wait(20)
@@ -315,7 +318,7 @@ def listening(port: int) -> bool:
 
 
 def get(server: Server, path: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", path)
     return connection.getresponse()
 
