@@ -6,7 +6,7 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
-from otlp_viewer.query import parse
+from otlp_viewer.query.operators import OPPOSITES, PERCENTILES
 
 NOON = 1_767_355_200  # 2026-01-02T12:00:00Z
 ROUTES = ("/api/activities/home", "/api/activities/@<handle>", "/api/examples/slow")
@@ -74,6 +74,9 @@ def number(value: Any) -> float | None:
 
 
 def text(value: Any) -> str:
+    """Equal numbers have one text."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return str(int(value))
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -94,14 +97,14 @@ def calculated(op: str, column: str | None, spans: list[dict[str, Any]]) -> Any:
     numbers = [found for value in values if (found := number(value)) is not None]
     if not numbers:
         return None
-    if op in parse.PERCENTILES:
-        return percentile(numbers, parse.PERCENTILES[op])
+    if op in PERCENTILES:
+        return percentile(numbers, PERCENTILES[op])
     return {"SUM": math.fsum, "AVG": lambda n: math.fsum(n) / len(n), "MIN": min, "MAX": max}[op](numbers)
 
 
 def wanted(one: dict[str, Any], made: dict[str, Any]) -> bool:
     op, value, mine = one["op"], one.get("value"), made.get(one["column"])
-    for opposite, plain in parse.OPPOSITES.items():
+    for opposite, plain in OPPOSITES.items():
         if op == opposite:
             return not wanted({**one, "op": plain}, made)
     if op == "exists":

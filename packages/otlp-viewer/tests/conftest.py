@@ -16,5 +16,13 @@ def store() -> Iterator[Store]:
 
 
 @pytest.fixture
+def small_store() -> Iterator[Store]:
+    """A store that keeps 32 MiB."""
+    store = Store(memory=64 * 1024 * 1024)
+    yield store
+    store.close()
+
+
+@pytest.fixture
 def client(store: Store) -> FlaskClient:
     return create_app(store).test_client()

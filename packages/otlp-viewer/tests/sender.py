@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
+from otlp_viewer.receive.records import Records, from_protobuf
 from otlp_viewer.store import Added, Store
 from otlp_viewer.web import api
 
@@ -28,6 +31,7 @@ FIELDS = (
     "body",
     "severity_number",
     "severity_text",
+    "event.name",
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -96,6 +100,10 @@ def span_message(event: Event) -> Span:
     return made
 
 
+def resource(service: str) -> Resource:
+    return Resource(attributes=attributes({"service.name": service}))
+
+
 def resource_spans(events: Iterable[Event]) -> list[ResourceSpans]:
     """A resource for each run of events of one service, in order."""
     messages: list[ResourceSpans] = []
@@ -103,37 +111,42 @@ def resource_spans(events: Iterable[Event]) -> list[ResourceSpans]:
     for event in events:
         if not messages or event["service.name"] != service:
             service = event["service.name"]
-            messages.append(ResourceSpans())
-            messages[-1].resource.attributes.extend(attributes({"service.name": service}))
+            messages.append(ResourceSpans(resource=resource(service)))
             messages[-1].scope_spans.add()
         messages[-1].scope_spans[0].spans.append(span_message(event))
     return messages
 
 
-def resource_logs(events: Iterable[Event]) -> list[ResourceLogs]:
-    messages = []
-    for event in events:
-        message = ResourceLogs()
-        message.resource.attributes.extend(attributes({"service.name": event.get("service.name", "backend")}))
-        log = message.scope_logs.add().log_records.add(
-            time_unix_nano=nanoseconds(event["time"]),
-            severity_number=event.get("severity_number", 0),
-            severity_text=event.get("severity_text", ""),
-            trace_id=bytes.fromhex(event.get("trace.trace_id", "")),
-            span_id=bytes.fromhex(event.get("trace.span_id", "")),
-            attributes=attributes({name: value for name, value in event.items() if name not in FIELDS}),
-        )
-        log.body.CopyFrom(any_value(event.get("body")))
-        messages.append(message)
-    return messages
+def log_message(event: Event) -> LogRecord:
+    return LogRecord(
+        time_unix_nano=nanoseconds(event["time"]),
+        severity_number=event.get("severity_number", 0),
+        severity_text=event.get("severity_text", ""),
+        event_name=event.get("event.name", ""),
+        trace_id=bytes.fromhex(event.get("trace.trace_id", "")),
+        span_id=bytes.fromhex(event.get("trace.span_id", "")),
+        attributes=attributes({name: value for name, value in event.items() if name not in FIELDS}),
+        body=any_value(event.get("body")),
+    )
+
+
+def records(messages: Iterable[ResourceSpans]) -> list[Records]:
+    return from_protobuf(ExportTraceServiceRequest(resource_spans=messages).SerializeToString())
 
 
 def add(store: Store, events: Iterable[Event]) -> Added:
-    return store.add_spans(resource_spans(events))
+    return store.add_spans(records(resource_spans(events)))
 
 
-def add_logs(store: Store, events: Iterable[Event]) -> None:
-    store.add_logs(resource_logs(events))
+def add_logs(store: Store, events: Iterable[Event]) -> Added:
+    return store.add_logs(
+        Records(
+            resource(event.get("service.name", "backend")).SerializeToString(),
+            b"",
+            [log_message(event).SerializeToString()],
+        )
+        for event in events
+    )
 
 
 def ask(store: Store, specification: object, now: float | None = None) -> api.Json:

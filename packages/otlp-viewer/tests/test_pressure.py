@@ -47,7 +47,7 @@ def test_beyond_its_measure_the_receiver_asks_to_be_sent_it_again(
 def test_what_the_database_cannot_keep_is_to_be_sent_again(
     client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(logs: object) -> None:
+    def full(*given: object) -> None:
         raise duckdb.IOException("No space left on device\nand more")
 
     monkeypatch.setattr(store, "add_logs", full)

@@ -5,7 +5,7 @@ from typing import Any
 from by_hand import NOON, by_group, by_hand, same, span, text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from otlp_viewer.query.parse import PERCENTILES
+from otlp_viewer.query.operators import PERCENTILES
 from otlp_viewer.store import Store
 from sender import add, ask
 

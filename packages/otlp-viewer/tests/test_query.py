@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from by_hand import LATENCY, NOON, ROUTES, by_group, by_hand, generated, same, span, text
 from flask.testing import FlaskClient
-from otlp_viewer.query import parse
+from otlp_viewer.query import operators as parse
 from otlp_viewer.store import Store
 from sender import add, ask
 
@@ -196,7 +196,22 @@ def test_a_series_has_the_steps_that_are_asked_for(store: Store) -> None:
         ({"calculations": ["COUNT"]}, "a calculation must be an object"),
         ({"calculations": [{"op": "P42", "column": "duration_ms"}]}, 'unknown calculation "P42"'),
         ({"calculations": [{"op": ["COUNT"]}]}, "unknown calculation"),
-        ({"calculations": [{"op": "COUNT", "column": "name"}]}, "takes no column"),
+        ({"calculations": [{"op": "COUNT", "column": "name"}]}, None),
+        ({"calculations": [{"op": "COUNT", "filter": []}]}, 'a calculation has the unknown field "filter"'),
+        ({"calculations": [{"op": "COUNT", "name": 7}]}, "is a text"),
+        ({"calculations": [{"op": "COUNT", "filters": [{"column": "nowhere"}]}]}, 'unknown column "nowhere"'),
+        ({"calculations": [{"op": "COUNT"}, {"op": "COUNT", "filters": []}]}, None),
+        ({"filters": [{"column": "name", "op": "exists", "join": "root"}]}, 'a filter has the unknown field "join"'),
+        ({"orders": [{"op": "COUNT", "direction": "up"}]}, 'an order has the unknown field "direction"'),
+        ({"havings": [{"calculate_op": "COUNT", "op": ">", "value": 1, "x": 1}]}, 'a having has the unknown field "x"'),
+        ({"calculated_fields": [{"name": "x", "expression": "1"}]}, "calculated_fields cannot be used"),
+        ({"breakdowns": 7}, "breakdowns must be a list"),
+        ({"time_range": "x"}, "time_range must be a whole number"),
+        ({"filters": [{"column": "duration_ms", "op": ">", "value": 10**400}]}, "at most 64 bits"),
+        ({"filters": [{"column": "duration_ms", "op": ">", "value": "9" * 400}]}, "finite number"),
+        ({"havings": [{"calculate_op": "COUNT", "op": ">", "value": 10**400}]}, "at most 64 bits"),
+        ({"filters": [{"column": "name", "op": "=", "value": "\ud800"}]}, None),
+        ({"breakdowns": ["\ud800"]}, "unknown column"),
         ({"calculations": [{"op": "P90"}]}, "needs a column"),
         ({"calculations": [{"op": "P90", "column": "name"}]}, 'P90 needs numbers, and "name" has none'),
         ({"calculations": [{"op": "MAX", "column": "app.nowhere"}]}, 'unknown column "app.nowhere"'),
@@ -234,7 +249,7 @@ def test_a_series_has_the_steps_that_are_asked_for(store: Store) -> None:
 )
 def test_what_is_wrong_with_a_query_is_said(client: FlaskClient, store: Store, body: object, said: str | None) -> None:
     add(store, [span(1)])
-    answer = client.post("/api/query", data=json.dumps(body))
+    answer = client.post("/api/query", data=json.dumps(body), content_type="application/json")
     assert answer.status_code == (400 if said else 200), answer.text
     assert said is None or said in answer.get_json()["error"]
 

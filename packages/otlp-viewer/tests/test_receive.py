@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from export import PROTOBUF, START, TRACE, attributes, export, json_span
+from export import PROTOBUF, SECOND, START, TRACE, attributes, export, json_span
 from flask.testing import FlaskClient
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -109,21 +109,27 @@ def test_every_kind_of_attribute_value_is_kept(client: FlaskClient) -> None:
     }
 
 
-def test_attributes_cannot_pose_as_the_fields_of_a_span(client: FlaskClient) -> None:
+def test_attributes_with_the_names_of_fields_stand_beside_them(client: FlaskClient) -> None:
     posing = {
         "trace.parent_id": "0000000000000009",
         "status_message": "posing",
         "error": "posing",
         "duration_ms": "posing",
         "service.name": "posing",
+        "name": "posing",
+        "status_code": "posing",
+        "time": "posing",
     }
     pairs = [{"key": key, "value": {"stringValue": value}} for key, value in posing.items()]
     client.post("/v1/traces", json=export(json_span(1, attributes=pairs)))
     span = client.get(f"/api/traces/{TRACE}").get_json()["spans"][0]
     assert "trace.parent_id" not in span
     assert "status_message" not in span
-    assert (span["error"], span["duration_ms"]) == (False, 2.5)
-    assert span["service.name"] == "backend"
+    assert (span["error"], span["duration_ms"], span["status_code"]) == (False, 2.5, 0)
+    assert (span["service.name"], span["name"]) == ("backend", "span-1")
+    assert {name: span[f"attributes.{name}"] for name in posing} == posing
+    query = {"filters": [{"column": "attributes.error", "op": "=", "value": "posing"}], "start_time": START // SECOND}
+    assert client.post("/api/query", json=query).get_json()["data"]["results"] == [{"data": {"COUNT": 1}}]
 
 
 def test_spans_with_bad_ids_are_refused_and_the_others_kept(client: FlaskClient, store: Store) -> None:
@@ -180,7 +186,8 @@ def test_logs_are_kept_beside_their_trace(client: FlaskClient) -> None:
             "code.lineno": 3,
         }
     ]
-    assert client.get("/api/health").get_json() == {"status": "ok", "spans": 1, "logs": 2}
+    health = client.get("/api/health").get_json()
+    assert (health["status"], health["spans"], health["logs"]) == ("ok", 1, 2)
 
 
 def test_logs_are_decoded_from_protobuf_too(client: FlaskClient) -> None:
@@ -235,20 +242,22 @@ def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "said"),
     [
-        b'{"resourceSpans": 5}',
-        b'{"resourceSpans": [null]}',
-        json.dumps(export(json_span(1, traceId="not hex"))).encode(),
-        json.dumps(export(json_span(1, name="\ud800"))).encode(),
-        json.dumps(export(json_span(1, startTimeUnixNano="-1"))).encode(),
-        deep_json(300),
+        ({"resourceSpans": 5}, "resourceSpans must be a list of objects"),
+        ({"resourceSpans": [None]}, "resourceSpans must be a list of objects"),
+        ({"resourceLogs": []}, "resourceLogs belong to /v1/logs, not to /v1/traces"),
+        ({"resourceMetrics": []}, "resourceMetrics belong to /v1/metrics"),
+        ({"spans": [], "batch": 1}, 'it has no resourceSpans, but "spans", "batch"'),
+        ({"resourceSpans": [{"instrumentationLibrarySpans": []}]}, "OTLP before 0.19"),
     ],
 )
-def test_json_that_is_no_export_is_answered_with_a_status(client: FlaskClient, store: Store, body: bytes) -> None:
-    answer = client.post("/v1/traces", data=body, content_type="application/json")
+def test_json_that_is_no_export_is_answered_with_the_reason(
+    client: FlaskClient, store: Store, body: object, said: str
+) -> None:
+    answer = client.post("/v1/traces", json=body)
     assert answer.status_code == 400
-    assert "ExportTraceServiceRequest" in answer.get_json()["message"]
+    assert said in answer.get_json()["message"]
     assert store.counts() == (0, 0)
 
 
@@ -265,7 +274,7 @@ def test_a_protobuf_body_that_cannot_be_decoded_is_answered_with_a_protobuf_stat
 ) -> None:
     answer = client.post(f"/v1/{signal_name}", data=b"garbage", content_type=PROTOBUF)
     assert (answer.status_code, answer.mimetype) == (400, PROTOBUF)
-    assert Status.FromString(answer.data).message.startswith("not an Export")
+    assert Status.FromString(answer.data).message.startswith("not an OTLP export")
 
 
 def test_other_content_types_and_encodings_are_unsupported(client: FlaskClient) -> None:

@@ -1,15 +1,50 @@
-"""What the viewer keeps and answers, behind the receiver: spans, logs, traces, and the summaries of them.
+"""What is kept and answered, behind the receiver: spans, logs, traces, and summaries of them.
 
 Times are integers of nanoseconds since 1970 (`_ns`), durations floats of milliseconds (`_ms`). Ids are lower-case hex.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otlp_viewer.query.types import Box, Query
 
 Value = Any
 """An attribute's value: text, bool, int, float, None, a list of values, or a dict of them. Bytes are base64 text."""
 Attributes = Mapping[str, Value]
+
+# Honeycomb's names of the fields that every span, or log record, has, with their types.
+SPAN_FIELDS = {
+    "name": "string",
+    "duration_ms": "float",
+    "trace.trace_id": "string",
+    "trace.span_id": "string",
+    "trace.parent_id": "string",
+    "service.name": "string",
+    "span.kind": "string",
+    "status_code": "integer",
+    "status_message": "string",
+    "error": "boolean",
+    "library.name": "string",
+    "library.version": "string",
+}
+LOG_FIELDS = {
+    "body": "string",
+    "severity_text": "string",
+    "severity_number": "integer",
+    "event.name": "string",
+    "trace.trace_id": "string",
+    "trace.span_id": "string",
+    "service.name": "string",
+    "library.name": "string",
+    "library.version": "string",
+}
+
+
+def column_name(attribute: str, fields: Collection[str]) -> str:
+    """Return what an attribute is called beside `fields`: one that has a field's name is told apart by a prefix."""
+    return f"attributes.{attribute}" if attribute in fields or attribute == "time" else attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +139,7 @@ class TraceSummary:
     services: Sequence[str]
     start_ns: int
     duration_ms: float
-    """Of the root, else from the first start to the last end."""
+    """Of the root, else (or where there are several) from the first start to the last end."""
     span_count: int
     error: bool
     complete: bool
@@ -112,6 +147,13 @@ class TraceSummary:
     route: str | None = None
     status: Value = None
     """The root's HTTP response status code."""
+    extent_ms: float = 0
+    """From the first start to the last end."""
+    errors: int = 0
+    """Spans with an error."""
+    roots: int = 0
+    matched: "SpanReference | None" = None
+    """The longest span that the filter's query is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +180,11 @@ class SpanOutline:
     status_message: str
     route: str | None = None
     status: Value = None
+    """Its HTTP response status code."""
     method: str | None = None
     path: str | None = None
     url: str | None = None
+    event_times_ns: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +199,35 @@ class SpanReference:
     trace_id: str
     span_id: str
     row: int
+    name: str = ""
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSummary:
+    """What is kept of a service; durations are of its entry spans: roots, and spans of another service's caller."""
+
+    name: str
+    spans: int
+    traces: int
+    errors: int
+    """Spans."""
+    p50_ms: float | None
+    p95_ms: float | None
+    last_ns: int
+    """When its newest span started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    spans: int
+    logs: int
+    bytes: int
+    """What spans and logs take, of `capacity_bytes`; the oldest go when it is full."""
+    capacity_bytes: int
+    dropped_spans: int
+    dropped_logs: int
+    """How many of the oldest have gone since the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +244,14 @@ class TraceFilter:
     """Of the root, or else of the longest span."""
     text: str = ""
     """Part of any value of any span, in any case."""
+    start_ns: int = 0
+    end_ns: int = 0
+    """When the trace started; the end excluded."""
+    max_duration_ms: float = 0
+    matching: "Query | None" = None
+    """With at least one span that this query's filters and time want."""
+    box: "Box | None" = None
+    """With at least one such span in this part of a heatmap."""
 
 
 STATUSES = ("error", "ok", "2xx", "3xx", "4xx", "5xx")
@@ -185,6 +266,14 @@ class LogFilter:
     """The lowest severity number."""
     trace_id: str = ""
     text: str = ""
+    """Part of any value, in any case."""
+    span_id: str = ""
+    attribute: tuple[str, str] | None = None
+    """The name and the text of a field or an attribute."""
+    event_name: str = ""
+    start_ns: int = 0
+    end_ns: int = 0
+    """The end excluded."""
 
 
 ALL_TRACES, ALL_LOGS = TraceFilter(), LogFilter()

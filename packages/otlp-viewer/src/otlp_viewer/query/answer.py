@@ -6,15 +6,14 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import duckdb
-
 from otlp_viewer.model import SpanReference
-from otlp_viewer.query.compile import Compiled
-from otlp_viewer.query.parse import LAST_SECOND, known_column, typed
-from otlp_viewer.query.types import Answer, Box, Cell, Group, Heatmap, Invalid, Order, Point, Query
+from otlp_viewer.query.compile import NUMBERS, Compiled
+from otlp_viewer.query.parse import LAST_SECOND, known_column
+from otlp_viewer.query.types import Answer, Box, Calculation, Cell, Group, Heatmap, Order, Point, Query
+from otlp_viewer.store.values import from_text
 
 if TYPE_CHECKING:
-    from otlp_viewer.store.events import Snapshot
+    from otlp_viewer.store.snapshot import Snapshot
 
 HEATMAP_ROWS = 30
 
@@ -22,95 +21,97 @@ HEATMAP_ROWS = 30
 def answer(snapshot: "Snapshot", query: Query) -> Answer:
     """Return the groups of a query, the same for each step of time, and its heatmaps.
 
-    Percentiles are exact, interpolated between the two nearest. Raises Invalid when it needs more memory than there is.
+    Percentiles are exact, interpolated between the two nearest. Raises TooExpensive.
     """
-    try:
-        return _answer(snapshot, query)
-    except duckdb.OutOfMemoryException:
-        raise Invalid("this query needs too much memory: narrow its time range or its breakdowns") from None
-
-
-def _answer(snapshot: "Snapshot", query: Query) -> Answer:
     sql = Compiled(snapshot, query)
-    values = [(made, part) for made, part in zip(query.calculations, sql.aggregates, strict=True) if part]
-    group_names = [f"g{number}" for number in range(len(sql.groups))]
-    groups = "".join(f", {part} AS {name}" for part, name in zip(sql.groups, group_names, strict=True))
-    aggregates = "".join(f", {part} AS a{number}" for number, (_, part) in enumerate(values))
-    by_group = f" GROUP BY {', '.join(group_names)}" if group_names else ""
-    named = {made: f"a{number}" for number, (made, _) in enumerate(values)}
-    where_parameters = list(sql.parameters)
+    values = [(made, part) for made in query.calculations if (part := sql.aggregate(made))]
+    heatmaps = [
+        (made, sql.number(made.column), sql.only(made))
+        for made in query.calculations
+        if made.op == "HEATMAP" and made.column is not None
+    ]
+    # What the questions below need of the rows, once.
+    step = f"time_ns // {round(query.granularity * 1e9)} AS step"
+    rows = f"SELECT {step}, * FROM ({sql.source()}) WHERE {sql.where}"
+    snapshot.rows(f"CREATE TEMP TABLE asked AS {rows}", sql.parameters)
+    width = len(sql.groups)
 
-    havings = " AND ".join(f"{named[one.calculation]} {one.op} ?" for one in query.havings)
-    parameters = where_parameters + [one.value for one in query.havings]
-    orders = query.orders or [Order(made, True) for made, _ in values[:1]]
+    def key(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            from_text(value, snapshot.columns[name]) for name, value in zip(query.breakdowns, row, strict=True)
+        )
+
+    found = _groups(snapshot, query, sql, values)
+    groups = [Group(key(row[:width]), tuple(map(_plain, row[width : width + len(values)]))) for row in found]
+    only = ""
+    if width and (len(found) == query.limit or query.havings):
+        columns = [sql.bind(list(column)) for column in zip(*(row[:width] for row in found), strict=True)]
+        types = ["VARCHAR[]" if all(isinstance(x, str | None) for x in sql.parameters[c[1:]]) else "" for c in columns]
+        lists = ", ".join(
+            f"unnest({column}{'::' + type_ if type_ else ''}) AS k{number}"
+            for number, (column, type_) in enumerate(zip(columns, types, strict=True))
+        )
+        same = " AND ".join(f"{part} IS NOT DISTINCT FROM k{number}" for number, part in enumerate(sql.groups))
+        only = f" SEMI JOIN (SELECT {lists}) ON {same}"
+    keys = ", ".join(["step", *sql.groups])
+    aggregates = "".join(f", {part}" for _, part in values)
+    series = [
+        Point(key(row[1 : 1 + width]), tuple(map(_plain, row[1 + width :])), row[0] * query.granularity)
+        for row in (
+            snapshot.rows(f"SELECT {keys}{aggregates} FROM asked{only} GROUP BY {keys} ORDER BY {keys}", sql.parameters)
+            if found
+            else []
+        )
+    ]
+    drawn: dict[Calculation, Heatmap] = {}
+    for made, number, condition in heatmaps:
+        where = f" WHERE {number} IS NOT NULL" + (f" AND {condition}" if condition else "")
+        low, high = snapshot.rows(f"SELECT min({number}), max({number}) FROM asked{where}", sql.parameters)[0]
+        edges = [] if low is None or not found else heatmap_edges(low, high)
+        steps = " ".join(f"WHEN {number} < {edge!r} THEN {row}" for row, edge in enumerate(edges[1:-1]))
+        cells = [
+            Cell(row[0] * query.granularity, key(row[1 : 1 + width]), row[-2], _plain(row[-1]))
+            for row in (
+                snapshot.rows(
+                    f"SELECT {keys}, CASE {steps} ELSE {len(edges) - 2} END AS bin, {sql.weighed_count}"
+                    f" FROM asked{only}{where} GROUP BY {keys}, bin ORDER BY {keys}, bin",
+                    sql.parameters,
+                )
+                if edges
+                else []
+            )
+        ]
+        drawn[made] = Heatmap(edges, cells)
+    return Answer(query, groups, series, drawn)
+
+
+def _groups(
+    snapshot: "Snapshot", query: Query, sql: Compiled, values: list[tuple[Calculation, str]]
+) -> list[tuple[Any, ...]]:
+    """Return the rows of the result: values of the breakdowns, then of the calculations."""
+    named = {made: f"a{number}" for number, (made, _) in enumerate(values)}
+    names = [f"g{number}" for number in range(len(sql.groups))]
+    havings = " AND ".join(f"{named[one.calculation]} {one.op} {sql.bind(one.value)}" for one in query.havings)
     order_by = []
-    for order in orders:
+    for order in query.orders or [Order(made, True) for made, _ in values[:1]]:
         if isinstance(order.term, str):
             by = f"g{query.breakdowns.index(order.term)}"
-            if sql.types[order.term] in ("integer", "float"):
+            if snapshot.columns[order.term] <= NUMBERS:
                 by = f"TRY_CAST({by} AS DOUBLE)"
         else:
             by = named[order.term]
         order_by.append(f"{by} {'DESC' if order.descending else 'ASC'} NULLS LAST")
-    order_by += group_names
-    top = (
-        f"SELECT * FROM (SELECT count(*) AS events{groups}{aggregates} FROM {sql.source()} WHERE {sql.where}{by_group})"
+    order_by += names
+    columns = [f"{part} AS g{number}" for number, part in enumerate(sql.groups)]
+    columns += [f"{part} AS {named[made]}" for made, part in values]
+    return snapshot.rows(
+        f"SELECT * FROM (SELECT {', '.join(columns) or '1 AS nothing'} FROM asked"
+        + (f" GROUP BY {', '.join(names)})" if names else ")")
         + (f" WHERE {havings}" if havings else "")
         + (f" ORDER BY {', '.join(order_by)}" if order_by else "")
-        + f" LIMIT {query.limit}"
+        + f" LIMIT {query.limit}",
+        sql.parameters,
     )
-    found = snapshot.rows(top, parameters)
-    width = len(group_names)
-
-    def key(row: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(typed(value, sql.types[name]) for name, value in zip(query.breakdowns, row, strict=True))
-
-    def numbers(row: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(_finite(value) for value in row)
-
-    result = [Group(key(row[1 : 1 + width]), numbers(row[1 + width :])) for row in found]
-    if not found:
-        return Answer(query, [], [], {made: Heatmap([], []) for made in query.calculations if made.op == "HEATMAP"})
-
-    # The same once more for each step of time, of the groups that were found.
-    step = f"(epoch_us(time) // {round(query.granularity * 1e6)})"
-    kept = [row[1 : 1 + width] for row in found]
-    same = " AND ".join(f"rows.{name} IS NOT DISTINCT FROM kept.k{number}" for number, name in enumerate(group_names))
-    lists = ", ".join(f"unnest(?) AS k{number}" for number in range(width))
-    only = f" SEMI JOIN (SELECT {lists}) AS kept ON {same}" if group_names else ""
-    kept_parameters = [list(column) for column in zip(*kept, strict=True)] if group_names else []
-    keys = ", ".join(["step", *group_names])
-    inner = f"SELECT {step} AS step{groups}, * FROM {sql.source()} WHERE {sql.where}"
-    series = [
-        Point(key(row[1 : 1 + width]), numbers(row[1 + width :]), row[0] * query.granularity)
-        for row in snapshot.rows(
-            f"SELECT {keys}{aggregates} FROM ({inner}) AS rows{only} GROUP BY {keys} ORDER BY {keys}",
-            where_parameters + kept_parameters,
-        )
-    ]
-    heatmaps = {}
-    for made in query.calculations:
-        if made.op == "HEATMAP" and made.column is not None:
-            value = sql.number(made.column)
-            low, high = snapshot.rows(
-                f"SELECT min({value}), max({value}) FROM {sql.source()} WHERE {sql.where}", sql.parameters
-            )[0]
-            edges = [] if low is None else heatmap_edges(low, high)
-            cells = []
-            if edges:
-                steps = " ".join(f"WHEN value < {edge!r} THEN {row}" for row, edge in enumerate(edges[1:-1]))
-                inner = f"SELECT {step} AS step{groups}, {value} AS value FROM {sql.source()} WHERE {sql.where}"
-                cells = [
-                    Cell(row[0] * query.granularity, key(row[1 : 1 + width]), row[-2], row[-1])
-                    for row in snapshot.rows(
-                        f"SELECT {keys}, CASE {steps} ELSE {len(edges) - 2} END AS bin, count(*)"
-                        f" FROM ({inner}) AS rows{only} WHERE value IS NOT NULL GROUP BY {keys}, bin"
-                        f" ORDER BY {keys}, bin",
-                        sql.parameters + kept_parameters,
-                    )
-                ]
-            heatmaps[made] = Heatmap(edges, cells)
-    return Answer(query, result, series, heatmaps)
 
 
 def heatmap_edges(low: float, high: float) -> list[float]:
@@ -136,29 +137,42 @@ def nice(step: float) -> float:
 
 
 def slowest(snapshot: "Snapshot", query: Query, box: Box) -> SpanReference | None:
-    """Return the event in the box with the largest value."""
+    """Return the span in the box with the largest value."""
     known_column(box.column, snapshot.columns)
     sql = Compiled(snapshot, query)
-    ids = f"{sql.text('trace.trace_id')}, {sql.text('trace.span_id')}, seq"
-    value = sql.number(box.column)
+    names = ("trace.trace_id", "trace.span_id", "name", "service.name")
+    trace_id, span_id, name, service = map(sql.text, names)
+    value, inside = in_box(sql, box)
     found = snapshot.rows(
-        f"SELECT {ids} FROM {sql.source()} WHERE {sql.where} AND {value} >= ? AND {value} < ?"
-        f" AND epoch_us(time) >= ? AND epoch_us(time) < ? ORDER BY {value} DESC, seq LIMIT 1",
-        [*sql.parameters, box.low, box.high, box.start * 1e6, box.end * 1e6],
+        f"SELECT {trace_id}, {span_id}, row, {name}, {service} FROM ({sql.source()})"
+        f" WHERE {sql.where} AND {inside} ORDER BY {value} DESC, row LIMIT 1",
+        sql.parameters,
     )
     return SpanReference(*found[0]) if found else None
 
 
+def in_box(sql: Compiled, box: Box) -> tuple[str, str]:
+    """Return the number that the box is about, and what is true of what is in it."""
+    value = sql.number(box.column)
+    low, high, start, end = map(sql.bind, (box.low, box.high, _ns(box.start), _ns(box.end)))
+    return value, f"({value} >= {low} AND {value} < {high} AND time_ns >= {start} AND time_ns < {end})"
+
+
+def _ns(seconds: float) -> int:
+    return round(min(max(seconds, 0), LAST_SECOND) * 1e9)
+
+
 def extent(snapshot: "Snapshot", query: Query) -> tuple[float, float] | None:
-    """Return when the first and the last event started that the query's filters want, in seconds since 1970."""
+    """Return when the first and the last record were that the query's filters want, in seconds since 1970."""
     sql = Compiled(snapshot, replace(query, start=0, end=LAST_SECOND))
     first, last = snapshot.rows(
-        f"SELECT min(epoch_us(time)) / 1e6, max(epoch_us(time)) / 1e6 FROM {sql.source()} WHERE {sql.where}",
-        sql.parameters,
+        f"SELECT min(time_ns) / 1e9, max(time_ns) / 1e9 FROM ({sql.source()}) WHERE {sql.where}", sql.parameters
     )[0]
     return None if first is None else (first, last)
 
 
-def _finite(value: Any) -> Any:
-    """Sums of large numbers can be infinite, which JSON cannot say."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(value: Any) -> Any:
+    """Return a calculated value as JSON can have it: large sums can be infinite, weights make counts of doubles."""
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else value
+    return value

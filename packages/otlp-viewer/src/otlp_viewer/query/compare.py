@@ -1,82 +1,132 @@
-"""Finds what sets the events in a box on a heatmap apart."""
+"""Finds what sets the records in a box on a heatmap apart."""
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import duckdb
-
-from otlp_viewer.query.compile import Compiled
-from otlp_viewer.query.parse import known_column, typed
-from otlp_viewer.query.types import Box, Comparison, FieldComparison, Invalid, Query, Share
+from otlp_viewer.query.answer import in_box
+from otlp_viewer.query.compile import NUMBERS, Compiled
+from otlp_viewer.query.parse import known_column
+from otlp_viewer.query.types import Box, Comparison, FieldComparison, Query, Share
+from otlp_viewer.store.values import from_text
 
 if TYPE_CHECKING:
-    from otlp_viewer.store.events import Snapshot
+    from otlp_viewer.store.snapshot import Snapshot
 
 IDS = ("trace.trace_id", "trace.span_id", "trace.parent_id")
 MOST_RANGES = 12
 MOST_FIELDS = 12
+MOST_VALUES = 5
+LEAST_DIFFERENCE = 0.05
+COUNTS = "count(*) FILTER (inside) AS a, count(*) FILTER (NOT inside) AS b"
 
 
 def compare(snapshot: "Snapshot", query: Query, box: Box) -> Comparison:
     """Return which values are more, or less, frequent in the box than in the rest of what the query is about.
 
-    Raises Invalid when it needs more memory than there is.
+    A field of which every value is another one is left out: it says which record, not which kind. Numbers of more than
+    MOST_RANGES values are compared in five ranges. Raises TooExpensive.
     """
     known_column(box.column, snapshot.columns)
     sql = Compiled(snapshot, query)
-    names = [name for name in sql.types if name not in (*IDS, box.column)]
-    numeric = {name: sql.number(name) for name in names if sql.types[name] in ("integer", "float")}
-    texts = {name: sql.text(name) for name in names}
-    value = sql.number(box.column)
-    inside = f"({value} >= ? AND {value} < ? AND epoch_us(time) >= ? AND epoch_us(time) < ?)"
-    parts = "".join(f", {numeric.get(name, texts[name])} AS v{number}" for number, name in enumerate(names))
-    rows = f"(SELECT coalesce({inside}, false) AS inside{parts} FROM {sql.source()} WHERE {sql.where})"
-    parameters = [box.low, box.high, box.start * 1e6, box.end * 1e6, *sql.parameters]
-    try:
-        snapshot.rows(f"CREATE OR REPLACE TEMP TABLE compared AS SELECT * FROM {rows}", parameters)
-        counts = "".join(f", count(v{n}), count(DISTINCT v{n})" for n in range(len(names)))
-        total, within, *each = snapshot.rows(f"SELECT count(*), count(*) FILTER (inside){counts} FROM compared")[0]
-        fields = []
-        for number, name in enumerate(names):
-            filled, distinct = each[2 * number : 2 * number + 2]
-            if not within or within == total or distinct == 0 or (distinct == filled > MOST_RANGES):
-                continue  # nothing to compare, or an id: it says which event, not which kind of event
-            ranges = distinct > MOST_RANGES and name in numeric
-            shares = _compared(snapshot, number, sql.types[name], ranges, within, total - within)
-            fields.append(FieldComparison(name, shares))
-    except duckdb.OutOfMemoryException:
-        raise Invalid("this comparison needs too much memory: narrow the time range") from None
-    finally:
-        snapshot.rows("DROP TABLE IF EXISTS compared")
-    fields = [field for field in fields if field.values and _difference(field) >= 0.05]
-    fields.sort(key=_difference, reverse=True)
-    return Comparison(within, total - within, fields[:MOST_FIELDS])
+    _, inside = in_box(sql, box)
+    names = [name for name in snapshot.columns if name not in (*IDS, box.column)]
+    fields = {number: sql.text(name) for number, name in enumerate(names) if name in snapshot.fields}
+    snapshot.rows(
+        f"CREATE TEMP TABLE asked AS SELECT coalesce({inside}, false) AS inside, attributes, origin,"
+        f" {', '.join(fields.values())} FROM ({sql.source(('attributes', 'origin'))}) WHERE {sql.where}",
+        sql.parameters,
+    )
+    total, within = snapshot.rows("SELECT count(*), count(*) FILTER (inside) FROM asked")[0]
+    if not within or within == total:
+        return Comparison(within, total - within, [])
+    _count(snapshot, names, fields)
+    parameters = {"inside": within, "outside": total - within, "most": MOST_VALUES}
+    difference = "abs(a / $inside - b / $outside)"
+    stats = snapshot.rows(
+        f"SELECT field, count(*), sum(a), sum(b), arg_max([value, a::VARCHAR, b::VARCHAR], {difference}, {MOST_VALUES})"
+        " FROM counted GROUP BY field",
+        parameters,
+    )
+    ranges = _ranges(
+        snapshot,
+        [field for field, values, *_ in stats if values > MOST_RANGES and snapshot.columns[names[field]] <= NUMBERS],
+    )
+    compared = []
+    for field, values, a, b, top in stats:
+        if values == a + b > MOST_RANGES:
+            continue
+        types = snapshot.columns[names[field]]
+        shares = [Share(None, (within - a) / within, (total - within - b) / (total - within))]
+        if field in ranges:
+            found = [(None, *one) for one in ranges[field]]
+        else:
+            found = [(from_text(value, types), int(a), int(b), None, None) for value, a, b in top]
+        shares += [Share(value, a / within, b / (total - within), low, high) for value, a, b, low, high in found]
+        shares = [share for share in shares if share.inside or share.outside]
+        shares.sort(key=lambda share: (-abs(share.inside - share.outside), share.value is None, str(share.value)))
+        compared.append(FieldComparison(names[field], shares[:MOST_VALUES]))
+    compared = [field for field in compared if _difference(field) >= LEAST_DIFFERENCE]
+    compared.sort(key=lambda field: (-_difference(field), field.name))
+    return Comparison(within, total - within, compared[:MOST_FIELDS])
 
 
 def _difference(field: FieldComparison) -> float:
     return abs(field.values[0].inside - field.values[0].outside)
 
 
-def _compared(snapshot: "Snapshot", number: int, type_: str, ranges: bool, inside: int, outside: int) -> list[Share]:
-    value, lowest, highest = f"v{number}", "NULL", "NULL"
-    if ranges:
-        borders = snapshot.rows(f"SELECT quantile_cont(v{number}, [0.2, 0.4, 0.6, 0.8]) FROM compared")[0][0]
-        borders = sorted(set(borders))
-        steps = " ".join(f"WHEN v{number} < {border!r} THEN {row}" for row, border in enumerate(borders))
-        value = f"CASE WHEN v{number} IS NULL THEN NULL {steps} ELSE {len(borders)} END"
-        lowest, highest = f"min(v{number})", f"max(v{number})"
-    rows = snapshot.rows(
-        f"SELECT {value} AS value, {lowest}, {highest}, count(*) FILTER (inside) / ? AS a,"
-        f" count(*) FILTER (NOT inside) / ? AS b"
-        " FROM compared GROUP BY value ORDER BY abs(a - b) DESC, value NULLS LAST LIMIT 5",
-        [inside, outside],
+def _count(snapshot: "Snapshot", names: list[str], fields: dict[int, str]) -> None:
+    """Make the table `counted`: how often each value of each field is in the box, and outside of it."""
+    numbers = [(number, field) for field, name in enumerate(names) for number in snapshot.numbers(name)]
+    origins = f"SELECT origin, {COUNTS} FROM asked GROUP BY origin"
+    counted = [
+        f"SELECT {field}, {column}::VARCHAR, {COUNTS} FROM asked WHERE {column} IS NOT NULL GROUP BY {column}"
+        for field, column in fields.items()
+    ]
+    snapshot.rows(
+        f"""
+        CREATE TEMP TABLE counted AS
+        WITH named AS (SELECT unnest($numbers::INTEGER[]) AS number, unnest($fields::INTEGER[]) AS field),
+        own AS (
+            SELECT pair.key AS number, pair.value AS value, {COUNTS}
+            FROM (SELECT inside, unnest(map_entries(attributes)) AS pair FROM asked) GROUP BY ALL
+        ),
+        shared AS (
+            SELECT pair.key AS number, pair.value AS value, a, b FROM (
+                SELECT a, b, unnest(map_entries(attributes)) AS pair
+                FROM ({origins}) JOIN kept.{snapshot.signal}_origins ON number = origin
+            )
+        ),
+        every AS (
+            SELECT field, value, a, b FROM own JOIN named USING (number)
+            UNION ALL SELECT field, value, a, b FROM shared JOIN named USING (number)
+            {"".join(f" UNION ALL {one}" for one in counted)}
+        )
+        SELECT field, value, sum(a)::BIGINT AS a, sum(b)::BIGINT AS b FROM every GROUP BY field, value
+        """,
+        {"numbers": [number for number, _ in numbers], "fields": [field for _, field in numbers]},
     )
-    shares = []
-    for found, low, high, a, b in rows:
-        if ranges:
-            shares.append(Share(None, a, b, low, high))
-        else:
-            whole = isinstance(found, float) and type_ == "integer"
-            shares.append(Share(int(found) if whole else typed(found, type_), a, b))
-    return shares
+
+
+def _ranges(snapshot: "Snapshot", fields: list[int]) -> dict[int, list[tuple[Any, ...]]]:
+    """Return five ranges of about equally many records for each field: inside, outside, lowest and highest value."""
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    if fields:
+        for field, _, *counts in snapshot.rows(
+            """
+            WITH numbers AS (
+                SELECT field, value::DOUBLE AS value, a, b FROM counted
+                WHERE field IN (SELECT unnest($fields::INTEGER[]))
+            ),
+            ranked AS (
+                SELECT *, sum(a + b) OVER (PARTITION BY field ORDER BY value) - (a + b) AS below,
+                    sum(a + b) OVER (PARTITION BY field) AS whole FROM numbers
+            )
+            SELECT field, least(floor(5 * below / whole), 4) AS range,
+                sum(a)::BIGINT, sum(b)::BIGINT, min(value), max(value)
+            FROM ranked GROUP BY field, range ORDER BY field, range
+            """,
+            {"fields": fields},
+        ):
+            found.setdefault(field, []).append(tuple(counts))
+    return found

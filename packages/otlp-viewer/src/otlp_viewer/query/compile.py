@@ -1,71 +1,123 @@
-"""Makes SQL of a query."""
+"""Makes SQL of the parts of a query. What was sent is bound to parameters, never part of a statement."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from otlp_viewer.query.parse import OF_NUMBERS, OF_TEXT, OPPOSITES, types
+from otlp_viewer.query.operators import OF_NUMBERS, OF_TEXT, OPPOSITES
 from otlp_viewer.query.types import Calculation, Filter, Query
+from otlp_viewer.store.values import as_text
 
 if TYPE_CHECKING:
-    from otlp_viewer.store.events import Snapshot
+    from otlp_viewer.store.snapshot import Snapshot
+
+NATIVE = ("duration_ms", "status_code", "severity_number")
+"""Fields that are kept as numbers. Everything else is text, in which equal numbers are equal."""
+WEIGHT = "SampleRate"
+NUMBERS = frozenset({"integer", "float"})
 
 
 class Compiled:
-    """The parts of SQL that a query is made of, each over the columns of `source`."""
+    """SQL over the columns of `source`, which has those that were asked for until then: ask for it last."""
 
     def __init__(self, snapshot: "Snapshot", query: Query) -> None:
         self._snapshot = snapshot
-        self.types = types(snapshot.columns)
         self._ours: dict[str, str] = {}
-        self.groups = [self.text(name) for name in query.breakdowns]
-        self.aggregates = [self._aggregate(made) for made in query.calculations]
-        self.parameters: list[Any] = [query.start * 1e6, query.end * 1e6]
-        self.where = "epoch_us(time) >= ? AND epoch_us(time) < ?"
+        self.parameters: dict[str, Any] = {}
+        self.where = (
+            f"time_ns >= {self.bind(round(query.start * 1e9))} AND time_ns < {self.bind(round(query.end * 1e9))}"
+        )
         if query.filters:
-            both = " OR " if query.any_filter else " AND "
-            self.where += f" AND ({both.join(self.condition(one, self.parameters) for one in query.filters)})"
+            self.where += f" AND {self.all_or_any(query.filters, query.any_filter)}"
+        self.groups = [self.text(name) for name in query.breakdowns]
+        self._weight = ""
+        if snapshot.columns.get(WEIGHT, frozenset()) & NUMBERS:
+            self._weight = f"greatest(coalesce({self.number(WEIGHT)}, 1), 1)"
 
-    def source(self) -> str:
-        """Where the rows come from. Ask for it last: it has the columns that were asked for until then."""
-        return "(" + self._snapshot.source(**{ours: name for name, ours in self._ours.items()}) + ")"
+    def source(self, more: Iterable[str] = ()) -> str:
+        """Return what the rows that the query is about are selected from; `more` are columns of the table."""
+        return self._snapshot.source({ours: name for name, ours in self._ours.items()}, more)
+
+    def bind(self, value: object) -> str:
+        """Return a parameter that stands for the value."""
+        name = f"p{len(self.parameters)}"
+        self.parameters[name] = value
+        return f"${name}"
 
     def text(self, column: str) -> str:
-        """The column as text, or as the number it is if that is how it is kept."""
+        """Return the column as text, or as the number or the boolean it is if that is how it is kept."""
         return self._ours.setdefault(column, f"x{len(self._ours)}")
 
     def number(self, column: str) -> str:
-        """The column as a number, or NULL where it is none."""
-        if column == "duration_ms":
+        """Return the column as a number, or NULL where it is none."""
+        if column in NATIVE:
             return self.text(column)
+        if self._snapshot.columns[column] == {"integer"}:
+            return f"CAST({self.text(column)} AS BIGINT)"
         as_double = f"TRY_CAST({self.text(column)} AS DOUBLE)"
         return f"CASE WHEN isfinite({as_double}) THEN {as_double} END"
 
-    def condition(self, one: Filter, parameters: list[Any]) -> str:
-        """What is true of the events that the filter wants; a field that is missing differs from every value."""
+    def all_or_any(self, filters: Sequence[Filter], any_filter: bool) -> str:
+        return f"({(' OR ' if any_filter else ' AND ').join(map(self.condition, filters))})"
+
+    def condition(self, one: Filter) -> str:
+        """Return what is true of what the filter wants; a field that is missing differs from every value."""
         if one.op in OPPOSITES:
-            return f"NOT {self.condition(replace(one, op=OPPOSITES[one.op]), parameters)}"
+            return f"NOT {self.condition(replace(one, op=OPPOSITES[one.op]))}"
         if one.op == "exists":
             return f"({self.text(one.column)} IS NOT NULL)"
-        if one.op == "in":
-            each = (self.condition(Filter(one.column, "=", value), parameters) for value in one.value)
-            return f"({' OR '.join(each) or 'false'})"
         text = f"{self.text(one.column)}::VARCHAR"
         if one.op in OF_TEXT:
-            parameters.append(one.value)
-            return f"coalesce({OF_TEXT[one.op].format(text)}, false)"
-        value, sql = one.value, text
-        if isinstance(value, bool):
-            value = "true" if value else "false"
-        elif isinstance(value, int) and self.types[one.column] == "integer" and one.op == "=":
-            value = str(value)  # exact, where a double is not
-        elif isinstance(value, int | float):
-            value, sql = float(value), self.number(one.column)
-        parameters.append(value)
-        return f"coalesce({sql} {one.op} ?, false)"
+            return f"coalesce({OF_TEXT[one.op]}({text}, {self.bind(one.value)}), false)"
+        values = one.value if one.op == "in" else [one.value]
+        if one.op in ("in", "="):
+            texts = [as_text(value)[1] for value in values if self._is_text(one.column, value)]
+            numbers = [float(value) for value in values if not self._is_text(one.column, value)]
+            parts = []
+            if texts:
+                parts.append(f"coalesce({text} IN (SELECT unnest({self.bind(texts)}::VARCHAR[])), false)")
+            if numbers:
+                number = f"({self.number(one.column)})::DOUBLE"
+                parts.append(f"coalesce({number} IN (SELECT unnest({self.bind(numbers)}::DOUBLE[])), false)")
+            return f"({' OR '.join(parts) or 'false'})"
+        of_number = isinstance(one.value, int | float) and not isinstance(one.value, bool)
+        return f"coalesce({self.number(one.column) if of_number else text} {one.op} {self.bind(one.value)}, false)"
 
-    def _aggregate(self, made: Calculation) -> str:
-        if made.column is None:
-            return "count(*)"
-        if made.op == "COUNT_DISTINCT":
-            return f"count(DISTINCT {self.text(made.column)})"
-        return OF_NUMBERS[made.op].format(self.number(made.column))
+    def _is_text(self, column: str, value: object) -> bool:
+        """Return whether what equals the value has its text: not so for text that only reads as the same number."""
+        if isinstance(value, str | bool):
+            return True
+        return column not in NATIVE and "string" not in self._snapshot.columns[column]
+
+    def only(self, made: Calculation) -> str:
+        """Return what is true of the records that the calculation is about; "" where that is all of them."""
+        return self.all_or_any(made.filters, made.any_filter) if made.filters else ""
+
+    def aggregate(self, made: Calculation) -> str:
+        """Return the calculation as an aggregate; "" for a HEATMAP."""
+        conditions = [self.only(made)] if made.filters else []
+        if made.op == "COUNT":
+            if made.column is not None:
+                conditions.append(f"{self.text(made.column)} IS NOT NULL")
+            sql = f"sum({self._weight})" if self._weight else "count(*)"
+        elif made.op == "COUNT_DISTINCT" and made.column is not None:
+            sql = f"count(DISTINCT {self.text(made.column)})"
+        elif made.column is not None and OF_NUMBERS[made.op]:
+            number = self.number(made.column)
+            if self._weight and made.op in ("SUM", "AVG"):
+                sql = f"sum({number} * {self._weight})"
+                if made.op == "AVG":
+                    total = " AND ".join([*conditions, f"{number} IS NOT NULL"])
+                    return f"sum({number} * {self._weight}) FILTER ({total}) / sum({self._weight}) FILTER ({total})"
+            else:
+                sql = OF_NUMBERS[made.op].format(number)
+        else:
+            return ""
+        if conditions:
+            sql += f" FILTER ({' AND '.join(conditions)})"
+        return f"coalesce({sql}, 0)" if made.op == "COUNT" else sql
+
+    @property
+    def weighed_count(self) -> str:
+        """Return how many spans the rows stand for, as an aggregate."""
+        return f"sum({self._weight})" if self._weight else "count(*)"

@@ -14,15 +14,8 @@ class UnknownColumn(Invalid):
     """A query about a field that no event has, perhaps not yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Calculation:
-    op: str
-    column: str | None = None
-
-    @property
-    def name(self) -> str:
-        """What Honeycomb calls it in results."""
-        return f"{self.op}({self.column})" if self.column is not None else self.op
+class TooExpensive(Invalid):
+    """A query that takes more time or memory than one may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +23,23 @@ class Filter:
     column: str
     op: str
     value: Value = None
+    """For `in` and `not-in`, a tuple."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calculation:
+    op: str
+    column: str | None = None
+    alias: str = ""
+    """A name of its own in the results."""
+    filters: tuple[Filter, ...] = ()
+    """What it counts, of what the query is about."""
+    any_filter: bool = False
+
+    @property
+    def name(self) -> str:
+        """What Honeycomb calls it in results."""
+        return self.alias or (f"{self.op}({self.column})" if self.column is not None else self.op)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,8 @@ class Query:
     start: float
     end: float
     granularity: float
+    signal: str = "spans"
+    """What it is about: spans or logs."""
 
     @property
     def values(self) -> Sequence[Calculation]:

@@ -1,6 +1,5 @@
-"""Reads the bodies of OTLP/HTTP requests into protobuf messages, and words the answers."""
+"""Reads the bodies of OTLP/HTTP requests, and words the answers."""
 
-import base64
 import gzip
 import io
 import json
@@ -8,16 +7,12 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 from flask import Request, Response
-from google.protobuf.json_format import (  # type: ignore[import-untyped]
-    MessageToJson,
-    ParseDict,
-    ParseError,
-)
+from google.protobuf.json_format import MessageToJson  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -25,8 +20,6 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
     UnsupportedMediaType,
 )
-
-M = TypeVar("M", bound=Message)
 
 MAX_BYTES = 16 * 1024 * 1024
 RETRY_AFTER = 1  # seconds
@@ -79,20 +72,21 @@ def read(request: Request) -> bytes:
     return body
 
 
-def decode(request: Request, body: bytes, message: M) -> M:
-    """Return `message` filled from the body; raises werkzeug's BadRequest."""
+def check_metrics(request: Request) -> None:
+    """Raise werkzeug's BadRequest where the body is no export of metrics."""
+    body = read(request)
     try:
         if request.mimetype == PROTOBUF:
-            message.ParseFromString(body)
-        else:
-            fields = json.loads(body, object_hook=_hex_ids_as_base64)
-            if not isinstance(fields, dict):
-                raise BadRequest("the body must be a JSON object")
-            ParseDict(fields, message, ignore_unknown_fields=True)
-    except (DecodeError, ParseError, ValueError, RecursionError) as error:
-        name = message.DESCRIPTOR.name
-        raise BadRequest(f"not an {name}: {str(error)[:500]}") from error
-    return message
+            ExportMetricsServiceRequest.FromString(body)
+            return
+        export = json.loads(body)
+        if not isinstance(export, dict):
+            raise BadRequest("the body must be a JSON object")
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"not an OTLP export of metrics: {error}") from error
+    for name, path in (("resourceSpans", "/v1/traces"), ("resourceLogs", "/v1/logs")):
+        if name in export:
+            raise BadRequest(f"{name} belong to {path}, not to /v1/metrics")
 
 
 def answer(request: Request, message: Message, status: int = 200) -> Response:
@@ -108,11 +102,3 @@ def failure(request: Request, error: HTTPException) -> Response:
     if isinstance(error, ServiceUnavailable):
         response.retry_after = error.retry_after
     return response
-
-
-def _hex_ids_as_base64(fields: dict[str, Any]) -> dict[str, Any]:
-    """OTLP's JSON has ids in hex, where protobuf's own JSON mapping has base64."""
-    for name in ("traceId", "spanId", "parentSpanId"):
-        if isinstance(fields.get(name), str):
-            fields[name] = base64.b64encode(bytes.fromhex(fields[name])).decode()
-    return fields

@@ -2,24 +2,23 @@
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
-from threading import Lock
-from typing import Any
+import contextlib
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 import duckdb
-from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 from otlp_viewer import tree
 from otlp_viewer.model import (
     ALL_LOGS,
     ALL_TRACES,
+    Health,
     Log,
     LogFilter,
     Outline,
+    ServiceSummary,
     Span,
-    SpanOutline,
     SpanReference,
     Trace,
     TraceFilter,
@@ -27,320 +26,370 @@ from otlp_viewer.model import (
 )
 from otlp_viewer.query.answer import answer, extent, slowest
 from otlp_viewer.query.compare import compare
-from otlp_viewer.query.parse import parse, typed, types
+from otlp_viewer.query.parse import parse, types
 from otlp_viewer.query.types import Answer, Box, Comparison, Query
-from otlp_viewer.store import wide
-from otlp_viewer.store.events import Events, Snapshot
+from otlp_viewer.receive.records import Problems, Records
+from otlp_viewer.store import logs, traces
+from otlp_viewer.store.snapshot import FIELD_TYPES, Catalog, Snapshot
+from otlp_viewer.store.tables import Table
 
-SPAN = {
-    "time": "TIMESTAMP",
-    "duration_ms": "DOUBLE",
-    "trace.trace_id": "VARCHAR",
-    "trace.span_id": "VARCHAR",
-    "trace.parent_id": "VARCHAR",
-}
-LOG = {"time": "TIMESTAMP", "trace.trace_id": "VARCHAR", "trace.span_id": "VARCHAR"}
-SUMMARY = {
-    "trace": "trace.trace_id",
-    "span": "trace.span_id",
-    "parent": "trace.parent_id",
-    "duration": "duration_ms",
-    "name": "name",
-    "service": "service.name",
-    "error": "error",
-    "route": "http.route",
-    "status": "http.response.status_code",
-}
-OUTLINE = SUMMARY | {
-    "kind": "span.kind",
-    "message": "status_message",
-    "method": "http.request.method",
-    "path": "url.path",
-    "url": "url.full",
-}
-LOG_FIELDS = {"trace": "trace.trace_id", "service": "service.name", "severity": "severity_number"}
-LAYOUT = 1  # of the tables; raise it when they change
+LAYOUT = 2  # of the tables; raise it when they change
+MEGABYTE = 1024 * 1024
+MEMORY = 512 * MEGABYTE
+SMALLEST_MEMORY = 64 * MEGABYTE
+LONGEST_QUERY = 10.0  # seconds
+WAITING_RECORDS = 4096
+WAITING_BYTES = 4 * MEGABYTE
+WAITING_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of the spans of one request."""
+    """What became of the records of one request."""
 
-    trace_ids: set[str] = field(default_factory=set)
+    trace_ids: Collection[str] = ()
     rejected: int = 0
     reason: str = ""
-    """Why they were rejected; "" when none was."""
+    """Why they were rejected or changed; "" when none was."""
 
 
 class Store:
-    """Holds at most `max_spans` spans and as many logs, oldest first out; safe between threads.
+    """Holds spans and logs, the oldest go first; safe between threads.
 
-    They are in memory, or in the file `path`. Raises ValueError when that file is not one of ours or cannot be
-    opened, with the reason.
+    `memory` bounds what DuckDB takes, in bytes: half of it is for what is kept, compressed, the rest for queries.
+    All is in memory, or in the file `path`. Raises ValueError when that file is not one of ours or cannot be opened,
+    with the reason.
+
+    Records wait a moment, and are written many at a time: before anything is asked, or after WAITING_SECONDS.
     """
 
-    def __init__(self, max_spans: int = 100_000, path: str = ":memory:") -> None:
+    def __init__(self, path: str = ":memory:", memory: int = MEMORY) -> None:
+        self._lock = threading.RLock()
+        self._capacity = max(memory, SMALLEST_MEMORY) // 2
+        self._honeycomb_pages: dict[str, str] = {}
+        self._timer: threading.Timer | None = None
+        self._version = {"spans": 0, "logs": 0}
+        self._catalogs: dict[str, Catalog] = {}
         try:
             self._database = duckdb.connect(
-                path,
                 config={
                     "autoinstall_known_extensions": "false",
                     "autoload_known_extensions": "false",
-                    "memory_limit": "2GB",
+                    "memory_limit": f"{max(memory, SMALLEST_MEMORY) // MEGABYTE}MiB",
+                    "temp_directory": "",
                     "threads": "2",
                 },
             )
+            in_memory = path == ":memory:"
+            options = "ROW_GROUP_SIZE 30720" + (", COMPRESS" if in_memory else "")
+            self._database.execute(f"ATTACH '{path.replace(chr(39), chr(39) * 2)}' AS kept ({options})")
             # Nothing that is asked may read or write files, or the network.
-            self._database.execute("SET enable_external_access = false; SET lock_configuration = true")
-            self._database.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
-            versions = self._database.execute("SELECT version FROM layout").fetchall()
-            if not versions:
-                self._database.execute("INSERT INTO layout VALUES (?)", [LAYOUT])
-            elif versions != [(LAYOUT,)]:
-                raise ValueError(f"another version of the viewer wrote {path}; move it away")
-            self._database.execute("CREATE TABLE IF NOT EXISTS chunks (kind VARCHAR, number INTEGER, columns VARCHAR)")
-            lock = Lock()
-            self._honeycomb_pages: dict[str, str] = {}
-            self._spans = Events(self._database, lock, "spans", max_spans, SPAN, key=True)
-            self._logs = Events(self._database, lock, "logs", max_spans, LOG)
+            self._database.execute("SET enable_external_access = false")
+            self._check_layout(path)
+            self._spans = Table(self._database, "spans", self._capacity // 4)
+            self._logs = Table(self._database, "logs", self._capacity // 4)
+            self._uncompressed = 0
+            self._readers = 0
+            self._version = {"spans": self._spans.last_row, "logs": self._logs.last_row}
+            self._used_bytes = (
+                "SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()"
+                " WHERE tag IN ('BASE_TABLE', 'IN_MEMORY_TABLE', 'OVERFLOW_STRINGS')"
+                if in_memory
+                else "SELECT block_size * used_blocks FROM pragma_database_size() WHERE database_name = 'kept'"
+            )
         except duckdb.Error as error:
             raise ValueError(str(error).splitlines()[0]) from error
 
+    def _check_layout(self, path: str) -> None:
+        tables = self._database.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'kept'"
+        ).fetchall()
+        if not tables:
+            self._database.execute(
+                "CREATE TABLE kept.layout (version INTEGER); CREATE TABLE kept.chunks (signal VARCHAR, number INTEGER)"
+            )
+            self._database.execute("INSERT INTO kept.layout VALUES (?)", [LAYOUT])
+        elif ("layout",) not in tables:
+            raise ValueError(f"{path} is a database of something else")
+        elif self._database.execute("SELECT version FROM kept.layout").fetchall() != [(LAYOUT,)]:
+            raise ValueError(f"another version of the viewer wrote {path}; move it away")
+
     def close(self) -> None:
-        self._database.close()
+        with self._lock:
+            with contextlib.suppress(duckdb.Error):
+                self._write()
+            self._database.close()
 
     # What comes in
 
-    def add_spans(self, messages: Iterable[ResourceSpans], honeycomb_page: str = "") -> Added:
-        """Keep spans; one that is sent again replaces the first. Raises duckdb.Error when nothing could be kept.
+    def add_spans(self, given: Iterable[Records], problems: Problems | None = None, honeycomb_page: str = "") -> Added:
+        """Keep spans. The same span sent again is kept once; different spans with one id are all kept.
 
-        `honeycomb_page` is where Honeycomb shows the traces of the services that sent them, but for the trace's id.
+        `problems` are those that were found until now. `honeycomb_page` is where Honeycomb shows the traces of the
+        services that sent them, but for the trace's id. Raises duckdb.Error when nothing can be kept now.
         """
-        events, rejected = wide.spans(messages)
-        self._spans.add(events)
-        for service in {event["service.name"] for event in events}:
-            self._honeycomb_pages[service] = honeycomb_page
-        return Added(
-            {event["trace.trace_id"] for event in events},
-            rejected,
-            "refused by their ids: a trace id is 16 bytes, a span id 8, neither all zero" if rejected else "",
-        )
+        problems = problems or Problems()
+        with self._lock:
+            first, origins = self._add(self._spans, given, problems)
+            for origin in origins:
+                self._honeycomb_pages[self._spans.vocabulary.origins[origin].service] = honeycomb_page
+            trace_ids = self._spans.pending.trace_ids(first)
+        return Added(trace_ids, problems.rejected, problems.sentence())
 
-    def add_logs(self, messages: Iterable[ResourceLogs]) -> None:
-        """Keep log records. Raises duckdb.Error when nothing could be kept."""
-        self._logs.add(wide.logs(messages))
+    def add_logs(self, given: Iterable[Records], problems: Problems | None = None) -> Added:
+        """Keep log records. Raises duckdb.Error when nothing can be kept now."""
+        problems = problems or Problems()
+        with self._lock:
+            self._add(self._logs, given, problems)
+        return Added((), problems.rejected, problems.sentence())
+
+    def _add(self, table: Table, given: Iterable[Records], problems: Problems) -> tuple[int, set[int]]:
+        """Add records to what waits; return how much waited before, and the origins."""
+        if table.pending.count >= WAITING_RECORDS or table.pending.size >= WAITING_BYTES:
+            self._write()
+        waiting = table.pending.count
+        origins = {table.pending.add(records, problems) for records in given}
+        self._version[table.signal] += table.pending.count - waiting
+        if table.pending.count and self._timer is None:
+            self._timer = threading.Timer(WAITING_SECONDS, self._write_later)
+            self._timer.daemon = True
+            self._timer.start()
+        return waiting, origins
+
+    def _write_later(self) -> None:
+        with self._lock, contextlib.suppress(duckdb.Error):  # what waits goes on waiting, and a sender is told
+            self._write()
+
+    def _write(self) -> None:
+        """Write what waits, and drop what is oldest where it is too much. Raises duckdb.Error."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting = [table for table in (self._spans, self._logs) if table.pending.count]
+        for table in waiting:
+            self._uncompressed += table.pending.size
+            try:
+                table.write()
+            except duckdb.OutOfMemoryException:
+                if not self._drop_oldest():
+                    raise
+                table.write()
+            self._catalogs.pop(table.signal, None)
+        if waiting and self._uncompressed > self._capacity // (16 if self._readers == 0 else 4):
+            self._compress()
+        while waiting and self._used() > self._capacity and self._drop_oldest():
+            pass
+
+    def _drop_oldest(self) -> bool:
+        """Drop some of the oldest spans or logs, whichever take more; return whether there were any to drop."""
+        self._catalogs.clear()
+        larger, smaller = sorted((self._spans, self._logs), key=lambda table: -table.size)
+        return larger.drop_oldest() or smaller.drop_oldest()
+
+    def _compress(self) -> None:
+        """Have DuckDB compress what came. It loses everything where memory is short while it does, so none is."""
+        self._database.execute(f"SET memory_limit = '{8 * self._capacity // MEGABYTE}MiB'")
+        try:
+            self._database.execute("CHECKPOINT kept")
+            self._uncompressed = 0
+        except duckdb.TransactionException:
+            pass  # somebody reads; the next write tries again
+        finally:
+            with contextlib.suppress(duckdb.Error):  # queries that run have more than they may; they end soon
+                self._database.execute(f"SET memory_limit = '{2 * self._capacity // MEGABYTE}MiB'")
+
+    def _used(self) -> int:
+        return int(self._database.execute(self._used_bytes).fetchall()[0][0])
+
+    def clear(self) -> None:
+        """Forget everything that is kept."""
+        with self._lock:
+            self._write()
+            for table in (self._spans, self._logs):
+                table.clear()
+            self._catalogs.clear()
 
     # What is kept
 
     def counts(self) -> tuple[int, int]:
         """Return how many spans and how many logs are kept."""
-        return self._spans.count(), self._logs.count()
+        with self._lock:
+            self._write()
+            return self._spans.rows, self._logs.rows
+
+    def health(self) -> Health:
+        """Return what is kept, how much room it takes, and what had to go."""
+        spans, logs = self.counts()
+        with self._lock:
+            return Health(spans, logs, self._used(), self._capacity, self._spans.dropped, self._logs.dropped)
 
     @property
     def version(self) -> tuple[int, int]:
         """Of spans and of logs: changes whenever there is something new; 0 while there was none."""
-        return self._spans.version, self._logs.version
+        return self._version["spans"], self._version["logs"]
 
-    def columns(self) -> dict[str, str]:
-        """Return the fields of spans that can be asked about, by name, each with Honeycomb's name of its type."""
-        with self._spans.snapshot() as snapshot:
+    def columns(self, signal: str = "spans") -> dict[str, str]:
+        """Return the fields that can be asked about, by name, each with Honeycomb's name of its type."""
+        with self._snapshot(signal) as snapshot:
             return types(snapshot.columns)
 
-    def values(self, column: str, most: int = 100) -> list[str]:
-        """Return the most frequent values of a field of spans, as text and in order."""
-        with self._spans.snapshot() as snapshot:
+    def values(self, column: str, most: int = 100, signal: str = "spans") -> list[str]:
+        """Return the most frequent values of a field, as text and in order."""
+        with self._snapshot(signal) as snapshot:
             rows = snapshot.rows(
-                f"SELECT value FROM ({snapshot.source(value=column)}) WHERE value IS NOT NULL"
-                f" GROUP BY value ORDER BY count(*) DESC, value LIMIT {most:d}"
+                f"SELECT value::VARCHAR AS value FROM ({snapshot.source({'value': column})}) WHERE value IS NOT NULL"
+                f" GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {most:d}"
             )
         return sorted(value for (value,) in rows)
+
+    def services(self) -> list[ServiceSummary]:
+        """Return what is kept of each service, by name."""
+        with self._snapshot() as snapshot:
+            return traces.services(snapshot)
 
     def honeycomb_page(self, service: str) -> str:
         """Return where Honeycomb shows a trace of this service, but for the trace's id; "" where that is unknown."""
         return self._honeycomb_pages.get(service, "")
 
+    @contextlib.contextmanager
+    def _snapshot(self, signal: str = "spans") -> Iterator[Snapshot]:
+        with self._lock:
+            self._write()
+            catalog = self._catalog(signal)
+            cursor = self._database.cursor()
+            # A transaction sees what is there when it first reads, dropped tables included.
+            cursor.begin()
+            cursor.execute("SELECT 1 FROM kept.chunks LIMIT 0").fetchall()
+            self._readers += 1
+        interrupt = threading.Timer(LONGEST_QUERY, cursor.interrupt)
+        interrupt.daemon = True
+        interrupt.start()
+        try:
+            yield Snapshot(cursor, catalog, LONGEST_QUERY)
+        finally:
+            interrupt.cancel()
+            cursor.close()
+            with self._lock:
+                self._readers -= 1
+
+    def _catalog(self, signal: str) -> Catalog:
+        if signal not in self._catalogs:
+            table = self._spans if signal == "spans" else self._logs
+            names = table.vocabulary.names
+            own: dict[str, dict[str, int]] = {}
+            origins: dict[str, dict[str, int]] = {}
+            for found, numbers in ((own, table.names), (origins, table.origin_names)):
+                for number in numbers:
+                    name, type_ = names[number]
+                    found.setdefault(name, {})[type_] = number
+            seen = {name: frozenset({*own.get(name, ()), *origins.get(name, ())}) for name in {**own, **origins}}
+            self._catalogs[signal] = Catalog(signal, {**seen, **FIELD_TYPES[signal]}, own, origins)
+        return self._catalogs[signal]
+
     # Queries
 
-    def parse(self, specification: object, now: float | None = None) -> Query:
+    def parse(self, specification: object, now: float | None = None, signal: str = "spans") -> Query:
         """Read a query in Honeycomb's JSON; raises query.types.Invalid with what is wrong with it.
 
         `now` is the end of a relative time range, in seconds since 1970.
         """
-        with self._spans.snapshot() as snapshot:
-            return parse(specification, snapshot.columns, now)
+        with self._snapshot(signal) as snapshot:
+            return parse(specification, snapshot.columns, now, signal)
 
     def query(self, query: Query) -> Answer:
-        """Answer a query; raises query.types.Invalid when it costs too much."""
-        with self._spans.snapshot() as snapshot:
+        """Answer a query; raises query.types.TooExpensive."""
+        with self._snapshot(query.signal) as snapshot:
             return answer(snapshot, query)
 
     def extent(self, query: Query) -> tuple[float, float] | None:
-        """Return when the first and the last span started that the query's filters want, in seconds since 1970."""
-        with self._spans.snapshot() as snapshot:
+        """Return when the first and the last record were that the query's filters want, in seconds since 1970."""
+        with self._snapshot(query.signal) as snapshot:
             return extent(snapshot, query)
 
     def compare(self, query: Query, box: Box) -> Comparison:
-        """Return what sets the spans in the box apart from the query's others."""
-        with self._spans.snapshot() as snapshot:
+        """Return what sets the records in the box apart from the query's others."""
+        with self._snapshot(query.signal) as snapshot:
             return compare(snapshot, query, box)
 
     def slowest(self, query: Query, box: Box) -> SpanReference | None:
         """Return the span in the box with the largest value, or None."""
-        with self._spans.snapshot() as snapshot:
+        with self._snapshot(query.signal) as snapshot:
             return slowest(snapshot, query, box)
 
     # Traces and logs
 
-    def traces(self, limit: int, narrow: TraceFilter = ALL_TRACES) -> list[TraceSummary]:
-        """Return summaries of the `limit` traces that started last, newest first."""
-        conditions: list[str] = []
-        parameters: list[Any] = []
-        if narrow.service:
-            conditions.append("bool_or(service = ?)")
-            parameters.append(narrow.service)
-        if narrow.route:
-            conditions.append("bool_or(route = ? OR (parent IS NULL AND name = ?))")
-            parameters += [narrow.route, narrow.route]
-        if narrow.status in ("error", "ok"):
-            conditions.append(("" if narrow.status == "error" else "NOT ") + "bool_or(error = 'true')")
-        elif narrow.status:
-            conditions.append("bool_or(parent IS NULL AND length(status) = 3 AND starts_with(status, ?))")
-            parameters.append(narrow.status[0])
-        if narrow.min_duration_ms:
-            conditions.append("coalesce(max(duration) FILTER (WHERE parent IS NULL), max(duration)) >= ?")
-            parameters.append(narrow.min_duration_ms)
-        with self._spans.snapshot() as snapshot:
-            if narrow.text:
-                matching, needles = snapshot.matching(narrow.text)
-                conditions.append(f"bool_or(seq IN ({matching}))")
-                parameters += needles
-            return _summaries(snapshot, limit, parameters, having=" AND ".join(["true", *conditions]))
+    def traces(
+        self,
+        limit: int,
+        narrow: TraceFilter = ALL_TRACES,
+        order: str = "start",
+        descending: bool = True,
+        offset: int = 0,
+    ) -> list[TraceSummary]:
+        """Return summaries of traces; `order` is one of traces.ORDERS: start, duration, spans, errors or name."""
+        with self._snapshot() as snapshot:
+            return traces.summaries(snapshot, limit, narrow, order, descending, offset)
+
+    def count_traces(self, narrow: TraceFilter = ALL_TRACES) -> int:
+        """Return how many traces the list has."""
+        with self._snapshot() as snapshot:
+            return traces.count(snapshot, narrow)
 
     def trace(self, trace_id: str) -> Trace | None:
         """Return a trace with its spans in tree order and its logs by time, or None."""
         found = self.trees([trace_id]).get(trace_id)
         if found is None:
             return None
-        with self._logs.snapshot() as snapshot:
-            logs = [wide.as_log(*one) for one in snapshot.events("trace_id = ?", [trace_id])]
-        return Trace(found.summary, found.spans, logs)
+        return Trace(found.summary, found.spans, self.logs_of(trace_id))
 
-    def trees(self, trace_ids: Collection[str]) -> dict[str, Trace]:
-        """Return those of these traces that are kept, by id, with their spans in tree order and without logs."""
-        with self._spans.snapshot() as snapshot:
-            events = snapshot.events("trace_id IN (SELECT unnest(?))", [list(trace_ids)], order="seq")
-        traces: dict[str, list[Span]] = {}
-        for row, event in events:
-            span = wide.as_span(row, event)
-            traces.setdefault(span.trace_id, []).append(span)
-        return {
-            trace_id: Trace(summary(members), [node.span for node in tree.walk(members)])
-            for trace_id, members in traces.items()
-        }
+    def trees(self, trace_ids: Collection[str], most: int = 0) -> dict[str, Trace]:
+        """Return those of these traces that are kept, by id, with their spans in tree order and without logs.
 
-    def outline(self, trace_id: str, most: int) -> Outline | None:
-        """Return what a waterfall shows of a trace's first `most` spans, roots before others."""
-        with self._spans.snapshot() as snapshot:
-            summaries = _summaries(snapshot, 1, [trace_id], where="trace = ?")
-            if not summaries:
-                return None
-            status = types(snapshot.columns).get(OUTLINE["status"], "string")
-            names = (
-                "seq, span, parent, name, service, kind, epoch_us(time) * 1000, duration, error = 'true',"
-                " coalesce(message, ''), route, status, method, path, url"
-            )
-            rows = snapshot.rows(
-                f"SELECT {names} FROM ({snapshot.source(**OUTLINE)}) WHERE trace = ?"
-                f" ORDER BY parent IS NOT NULL, time, seq LIMIT {most:d}",
-                [trace_id],
-            )
-        spans = [(*row[:11], typed(row[11], status), *row[12:]) for row in rows]
-        return Outline(summaries[0], [SpanOutline(*span) for span in spans])
+        With `most`, at most so many spans of each.
+        """
+        with self._snapshot() as snapshot:
+            return traces.trees(snapshot, trace_ids, most)
+
+    def spans_of(self, trace_id: str) -> tuple[TraceSummary, Iterator[Span]] | None:
+        """Return a trace's summary, and its spans in tree order, read some at a time; None where it is not kept."""
+        outline = self.outline(trace_id)
+        if outline is None:
+            return None
+        rows = [node.span.row for node in tree.walk(outline.spans)]
+
+        def read() -> Iterator[Span]:
+            for first in range(0, len(rows), traces.READ_AT_ONCE):
+                with self._snapshot() as snapshot:
+                    yield from traces.spans(snapshot, rows[first : first + traces.READ_AT_ONCE])
+
+        return outline.summary, read()
+
+    def outline(self, trace_id: str, most: int = 0) -> Outline | None:
+        """Return what a waterfall shows of a trace's spans (with `most`: of so many), roots before others."""
+        with self._snapshot() as snapshot:
+            return traces.outline(snapshot, trace_id, most)
 
     def span(self, trace_id: str, span_id: str, row: int = 0) -> Span | None:
         """Return all of one span; `row` says which, where several have its id."""
-        with self._spans.snapshot() as snapshot:
-            found = snapshot.events("trace_id = ? AND span_id = ? AND ? IN (0, seq)", [trace_id, span_id, row], limit=1)
-        return wide.as_span(*found[0]) if found else None
+        with self._snapshot() as snapshot:
+            return traces.span(snapshot, trace_id, span_id, row)
 
-    def logs(self, limit: int, narrow: LogFilter = ALL_LOGS) -> list[Log]:
-        """Return the newest log records, newest first."""
-        conditions, parameters = ["true"], []
-        for condition, value in (
-            ("trace = ?", narrow.trace_id),
-            ("service = ?", narrow.service),
-            ("TRY_CAST(severity AS INTEGER) >= ?", narrow.severity),
-        ):
-            if value:
-                conditions.append(condition)
-                parameters.append(value)
-        with self._logs.snapshot() as snapshot:
-            if narrow.text:
-                matching, needles = snapshot.matching(narrow.text)
-                conditions.append(f"seq IN ({matching})")
-                parameters += needles
-            newest = (
-                f"SELECT seq FROM ({snapshot.source(**LOG_FIELDS)}) WHERE {' AND '.join(conditions)}"
-                f" ORDER BY time DESC, seq DESC LIMIT {limit:d}"
-            )
-            found = snapshot.events(f"seq IN ({newest})", parameters, order="time DESC, seq DESC")
-            return [wide.as_log(*one) for one in found]
+    def find(self, trace_id: str, text: str) -> list[int]:
+        """Return the rows of those of a trace's spans that have this text in a value, in any case."""
+        with self._snapshot() as snapshot:
+            return traces.find(snapshot, trace_id, text)
 
+    def links_to(self, trace_id: str) -> list[tuple[SpanReference, str]]:
+        """Return the spans of other traces that link to this one, each with the id of the span that it links to."""
+        with self._snapshot() as snapshot:
+            return traces.links_to(snapshot, trace_id)
 
-def summary(spans: list[Span]) -> TraceSummary:
-    """Return what a list of traces shows of one: times, counts, services, and what its root was."""
-    by_start = sorted(spans, key=lambda span: span.start_ns)
-    root = next((span for span in by_start if span.parent_id is None), None)
-    first = root or by_start[0]
-    ids = {span.span_id for span in spans}
-    start = by_start[0].start_ns
-    end = max(span.start_ns / 1e6 + span.duration_ms for span in spans)
-    return TraceSummary(
-        first.trace_id,
-        first.name,
-        first.service,
-        sorted({span.service for span in spans}),
-        start,
-        root.duration_ms if root else round(end - start / 1e6, 3),
-        len(spans),
-        any(span.error for span in spans),
-        root is not None and all(span.parent_id is None or span.parent_id in ids for span in spans),
-        root.attributes.get("http.route") if root else None,
-        root.attributes.get("http.response.status_code") if root else None,
-    )
+    def logs_of(self, trace_id: str) -> list[Log]:
+        """Return the log records of a trace, by time."""
+        with self._snapshot("logs") as snapshot:
+            return logs.of_trace(snapshot, trace_id)
 
-
-def _summaries(
-    snapshot: Snapshot, limit: int, parameters: list[Any], where: str = "true", having: str = "true"
-) -> list[TraceSummary]:
-    """Return the same as `summary` of each trace, newest first; `where` and `having` are SQL over SUMMARY's names."""
-    rows = snapshot.rows(
-        f"""
-        WITH spans AS MATERIALIZED (SELECT * FROM ({snapshot.source(**SUMMARY)}) WHERE {where}),
-        newest AS (
-            SELECT trace, min(time) AS start FROM spans GROUP BY trace HAVING {having}
-            ORDER BY start DESC, trace LIMIT {limit:d}
-        ),
-        shown AS (SELECT spans.* FROM spans SEMI JOIN newest USING (trace)),
-        first AS (
-            SELECT DISTINCT ON (trace) * FROM shown ORDER BY trace, parent IS NOT NULL, time, seq
-        ),
-        lost AS (
-            SELECT DISTINCT trace FROM shown AS child WHERE parent IS NOT NULL AND NOT EXISTS
-            (SELECT 1 FROM shown AS above WHERE above.trace = child.trace AND above.span = child.parent)
-        )
-        SELECT trace, first.name, first.service, list(DISTINCT shown.service), epoch_us(min(shown.time)) * 1000,
-            CASE WHEN first.parent IS NULL THEN first.duration
-            ELSE (max(epoch_us(shown.time) + round(shown.duration * 1000)) - min(epoch_us(shown.time))) / 1000 END,
-            count(*), bool_or(shown.error = 'true'),
-            first.parent IS NULL AND trace NOT IN (SELECT trace FROM lost),
-            CASE WHEN first.parent IS NULL THEN first.route END, CASE WHEN first.parent IS NULL THEN first.status END
-        FROM shown JOIN first USING (trace)
-        GROUP BY trace, first.name, first.service, first.parent, first.duration, first.route, first.status
-        ORDER BY min(shown.time) DESC, trace
-        """,
-        parameters,
-    )
-    status = types(snapshot.columns).get(SUMMARY["status"], "string")
-    found = [(*row[:3], sorted(row[3]), *row[4:-1], typed(row[-1], status)) for row in rows]
-    return [TraceSummary(*trace) for trace in found]
+    def logs(self, limit: int, narrow: LogFilter = ALL_LOGS, offset: int = 0) -> list[Log]:
+        """Return log records, newest first."""
+        with self._snapshot("logs") as snapshot:
+            return logs.newest(snapshot, limit, narrow, offset)

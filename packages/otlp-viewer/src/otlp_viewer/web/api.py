@@ -1,17 +1,21 @@
 """The JSON of the HTTP API: wide events with Honeycomb's field names, and the form of Honeycomb's query results."""
 
+import json
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from otlp_viewer.model import Log, Span, Trace, TraceSummary
+from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, Log, Span, Trace, TraceSummary, column_name
 from otlp_viewer.query.types import Answer, Comparison
 
 Json = dict[str, Any]
-# Never taken from an attribute, not even where the event itself has no such field.
-RESERVED = ("trace.trace_id", "trace.span_id", "trace.parent_id", "status_message")
 
 
 def span_json(span: Span) -> Json:
+    """Return a span's fields, and beside them its own attributes and those of its scope and resource.
+
+    An attribute that has the name of a field is called attributes.<name>.
+    """
     fields: Json = {
         "time": iso(span.start_ns),
         "name": span.name,
@@ -21,37 +25,59 @@ def span_json(span: Span) -> Json:
         "span.kind": span.kind,
         "status_code": span.status_code,
         "error": span.error,
-        "events": [{"name": one.name, "time": iso(one.time_ns), "attributes": one.attributes} for one in span.events],
+        "events": [
+            {"name": one.name, "time": iso(one.time_ns), "attributes": one.attributes}
+            | _dropped(attributes=one.dropped_attributes)
+            for one in span.events
+        ],
         "links": [
-            {"trace_id": one.trace_id, "span_id": one.span_id, "attributes": one.attributes} for one in span.links
+            {"trace_id": one.trace_id, "span_id": one.span_id, "attributes": one.attributes}
+            | ({"trace_state": one.trace_state} if one.trace_state else {})
+            | _dropped(attributes=one.dropped_attributes)
+            for one in span.links
         ],
     }
-    if span.parent_id is not None:
-        fields["trace.parent_id"] = span.parent_id
-    if span.status_message:
-        fields["status_message"] = span.status_message
-    return _wide(fields, span)
+    fields |= _dropped(attributes=span.dropped_attributes, events=span.dropped_events, links=span.dropped_links)
+    for name, value in (
+        ("trace.parent_id", span.parent_id),
+        ("status_message", span.status_message),
+        ("trace_state", span.trace_state),
+    ):
+        if value:
+            fields[name] = value
+    return _wide(fields, span, SPAN_FIELDS)
 
 
 def log_json(log: Log) -> Json:
+    """Return a log record's fields and attributes, as `span_json` does."""
     fields: Json = {
         "time": iso(log.time_ns),
         "severity_text": log.severity_text,
         "severity_number": log.severity_number,
         "body": log.body,
     }
-    if log.trace_id is not None:
-        fields["trace.trace_id"] = log.trace_id
-    if log.span_id is not None:
-        fields["trace.span_id"] = log.span_id
-    return _wide(fields, log)
+    for name, value in (
+        ("event.name", log.event_name),
+        ("trace.trace_id", log.trace_id),
+        ("trace.span_id", log.span_id),
+    ):
+        if value:
+            fields[name] = value
+    return _wide(fields | _dropped(attributes=log.dropped_attributes), log, LOG_FIELDS)
 
 
-def _wide(fields: Json, one: Span | Log) -> Json:
-    """Return the fields with all attributes beside them; where names clash, the fields win."""
+def _dropped(**counts: int) -> Json:
+    """Return how much the sender itself left out, where it did."""
+    return {f"dropped_{what}_count": count for what, count in counts.items() if count}
+
+
+def _wide(fields: Json, one: Span | Log, reserved: Collection[str]) -> Json:
+    """Return the fields with all attributes beside them: own ones go before the scope's, the scope's before others."""
     fields |= {"service.name": one.service, "library.name": one.scope.name, "library.version": one.scope.version}
-    beside = {**one.resource, **one.attributes}
-    return fields | {name: value for name, value in beside.items() if name not in fields and name not in RESERVED}
+    shared = {name: value for name, value in one.resource.items() if name != "service.name"}
+    beside = {**shared, **one.scope.attributes, **one.attributes}
+    names = {*reserved, *fields}
+    return fields | {column_name(name, names): value for name, value in beside.items()}
 
 
 def summary_json(trace: TraceSummary) -> Json:
@@ -73,10 +99,22 @@ def summary_json(trace: TraceSummary) -> Json:
 
 
 def trace_json(trace: Trace) -> Json:
+    """Return a trace's summary with its spans, in tree order, and its logs, by time."""
     return summary_json(trace.summary) | {
         "spans": [span_json(span) for span in trace.spans],
         "logs": [log_json(log) for log in trace.logs],
     }
+
+
+def stream(summary: TraceSummary, spans: Iterator[Span], logs: Collection[Log]) -> Iterator[str]:
+    """Yield the text of `trace_json`, so that no more than some spans are in memory."""
+    yield json.dumps(summary_json(summary), ensure_ascii=False)[:-1] + ', "spans": ['
+    for number, span in enumerate(spans):
+        yield (", " if number else "") + json.dumps(span_json(span), ensure_ascii=False)
+    yield '], "logs": ['
+    for number, log in enumerate(logs):
+        yield (", " if number else "") + json.dumps(log_json(log), ensure_ascii=False)
+    yield "]}\n"
 
 
 def answer_json(answer: Answer) -> Json:

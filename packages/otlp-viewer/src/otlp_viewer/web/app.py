@@ -3,7 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -22,7 +24,14 @@ POLICY = (
 )
 
 
-def create_app(store: Store | None = None, received: Callable[[set[str]], object] | None = None) -> Flask:
+MOST_SPANS_AS_TEXT = 5_000
+PURPOSE = (
+    "This port takes OTLP over HTTP (OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf) at /v1/traces and /v1/logs,"
+    " and shows in a browser what it got."
+)
+
+
+def create_app(store: Store | None = None, received: Callable[[Collection[str]], object] | None = None) -> Flask:
     """Make the app; `received` is called with the trace ids of the spans of each request.
 
     VIEWER_ALLOWED_HOSTS (names separated by commas, a leading dot for all subdomains) adds to the
@@ -40,8 +49,12 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
     framed_by = "https: vscode-webview:" if any(more_hosts) else "'none'"
 
     @app.before_request
-    def refuse_foreign_hosts() -> None:
-        """Keep a page elsewhere from reading traces here through a name it points at us."""
+    def refuse_strangers() -> None:
+        """Keep a page elsewhere from reading traces here, through a name it points at us or by asking from afar."""
+        if request.method == "PRI" or request.mimetype.startswith("application/grpc"):
+            abort(400, f"OTLP over gRPC is not spoken here. {PURPOSE}")
+        if not request.headers.get("Host"):
+            abort(400, f"A request names its host, and this one does not. {PURPOSE}")
         host = request.host.lower()
         # werkzeug cuts a trusted name at its first colon, so it can name no IPv6 address.
         if not (re.fullmatch(r"\[::1\](:\d+)?", host) or host_is_trusted(host, allowed)):
@@ -50,6 +63,9 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
                 f"This viewer does not answer to the host {host!r}. If the address is "
                 "yours, set VIEWER_ALLOWED_HOSTS to that host and start the viewer again.",
             )
+        origin = request.headers.get("Origin")
+        if request.method not in ("GET", "HEAD") and origin and urlsplit(origin).netloc.lower() != host:
+            abort(403, f"A page of {origin[:100]!r} may not ask this viewer.")
 
     @app.errorhandler(HTTPException)
     def as_json(error: HTTPException) -> Response:
@@ -81,30 +97,41 @@ def create_app(store: Store | None = None, received: Callable[[set[str]], object
     def trace(trace_id: str) -> Response:
         if not re.fullmatch("[0-9a-fA-F]{32}", trace_id):
             abort(400, "a trace id is 32 hexadecimal digits")
-        found = kept.trace(trace_id.lower())
+        trace_id = trace_id.lower()
+        found = kept.spans_of(trace_id)
         if found is None:
             abort(404, "no trace with this id is kept here")
         if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
-            return Response(terminal.render(found), mimetype="text/plain")
-        return jsonify(api.trace_json(found))
+            tree = kept.trees([trace_id], MOST_SPANS_AS_TEXT)[trace_id]
+            return Response(terminal.render(tree), mimetype="text/plain")
+        return Response(api.stream(*found, kept.logs_of(trace_id)), mimetype="application/json")
 
     @app.get("/api/columns")
     def columns() -> Response:
-        return jsonify([{"key_name": name, "type": type_} for name, type_ in kept.columns().items()])
+        return jsonify([{"key_name": name, "type": type_} for name, type_ in kept.columns(signal()).items()])
 
     @app.post("/api/query")
     def ask() -> Response:
+        if request.mimetype != "application/json":
+            abort(415, "send the query as application/json")
         try:
-            return jsonify(api.answer_json(kept.query(kept.parse(json.loads(request.get_data())))))
+            query = kept.parse(json.loads(request.get_data()), signal=signal())
+            return jsonify(api.answer_json(kept.query(query)))
         except Invalid as error:
             abort(400, str(error))
         except (ValueError, RecursionError) as error:
             abort(400, f"the body must be JSON: {error}")
 
+    def signal() -> str:
+        """Return what the request is about: spans, or with ?signal=logs log records."""
+        given = request.args.get("signal", "spans")
+        if given not in ("spans", "logs"):
+            abort(400, "signal must be spans or logs")
+        return given
+
     @app.get("/api/health")
     def health() -> Response:
-        spans, logs = kept.counts()
-        return jsonify(status="ok", spans=spans, logs=logs)
+        return jsonify(status="ok", **asdict(kept.health()))
 
     app.register_blueprint(receiver(kept, received))
     app.register_blueprint(pages.pages(kept))

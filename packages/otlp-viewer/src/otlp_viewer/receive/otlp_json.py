@@ -1,0 +1,184 @@
+"""Takes exports in OTLP's JSON apart into the same records as those in protobuf.
+
+JSON comes from programs that write it themselves, so what can be understood is: ids in hex of either case, names in
+camelCase or snake_case, enums as names or numbers, 64-bit numbers as text or not. A number beyond its type becomes the
+nearest one, half of a surrogate pair U+FFFD. https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
+"""
+
+import base64
+import binascii
+import json
+import math
+import struct
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor  # type: ignore[import-untyped]
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from otlp_viewer.receive.records import LIBRARY, NotOtlp, Problems, Records, Signal
+from otlp_viewer.receive.repair import DEEPEST, varint
+
+IDS = ("trace_id", "span_id", "parent_span_id")
+NAMES = {"traces": ("resourceSpans", "scopeSpans", "spans"), "logs": ("resourceLogs", "scopeLogs", "logRecords")}
+DESCRIPTORS: dict[str, Descriptor] = {"traces": Span.DESCRIPTOR, "logs": LogRecord.DESCRIPTOR}
+RANGES = {
+    FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
+    FieldDescriptor.TYPE_FIXED32: (0, 2**32 - 1),
+    FieldDescriptor.TYPE_FIXED64: (0, 2**64 - 1),
+    FieldDescriptor.TYPE_ENUM: (-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_BOOL: (0, 1),
+}
+
+
+def from_json(body: bytes, signal: Signal, problems: Problems) -> list[Records]:
+    """Return the records of an export; what cannot be read goes to `problems`. Raises NotOtlp."""
+    try:
+        export = json.loads(body.decode("utf-8-sig", "replace"), parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise NotOtlp(f"not JSON: {error or 'nested too deeply'}") from None
+    groups_name, scopes_name, records_name = NAMES[signal]
+    if not isinstance(export, dict):
+        raise NotOtlp("the body must be a JSON object")
+    groups = _get(export, groups_name)
+    if groups is None and export:
+        for other, path in (("resourceSpans", "traces"), ("resourceLogs", "logs"), ("resourceMetrics", "metrics")):
+            if _get(export, other) is not None:
+                raise NotOtlp(f"{other} belong to /v1/{path}, not to /v1/{signal}")
+        raise NotOtlp(f"not an OTLP export of {signal}: it has no {groups_name}, but {_list(export)}")
+    found = []
+    for group in _objects(groups, groups_name):
+        if any(name.lower().startswith("instrumentationlibrary") for name in group):
+            raise NotOtlp(LIBRARY)
+        resource = encode(_get(group, "resource") or {}, Resource.DESCRIPTOR, "resource")
+        for scope in _objects(_get(group, scopes_name), scopes_name):
+            records = []
+            for number, record in enumerate(_objects(_get(scope, records_name), records_name)):
+                try:
+                    records.append(encode(record, DESCRIPTORS[signal], f"{records_name}[{number}]"))
+                except NotOtlp as error:
+                    problems.reject(f"cannot be read: {error}")
+            found.append(
+                Records(resource, encode(_get(scope, "scope") or {}, InstrumentationScope.DESCRIPTOR, "scope"), records)
+            )
+    return found
+
+
+def _integer(digits: str) -> int | float:
+    """Return a JSON integer, however long it is: the interpreter refuses those of thousands of digits."""
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
+def _list(export: dict[str, Any]) -> str:
+    return ", ".join(json.dumps(name)[:60] for name in list(export)[:5])
+
+
+def _get(fields: dict[str, Any], name: str) -> Any:
+    """Return the field of a camelCase name, written that way or in snake_case."""
+    if name in fields:
+        return fields[name]
+    return fields.get("".join(f"_{c.lower()}" if c.isupper() else c for c in name))
+
+
+def _objects(value: Any, name: str) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise NotOtlp(f"{name} must be a list of objects")
+    return value
+
+
+def encode(fields: Any, descriptor: Descriptor, where: str, depth: int = 0) -> bytes:
+    """Return an object as the protobuf message of this descriptor. Raises NotOtlp, with where it is wrong."""
+    if not isinstance(fields, dict):
+        raise NotOtlp(f"{where} must be an object")
+    made = bytearray()
+    for name, value in fields.items():
+        field = descriptor.fields_by_camelcase_name.get(name) or descriptor.fields_by_name.get(name)
+        if field is None or value is None:
+            continue
+        if not field.is_repeated:
+            made += _field(value, field, f"{where}.{name}", depth)
+        elif isinstance(value, list):
+            for number, one in enumerate(value):
+                made += _field(one, field, f"{where}.{name}[{number}]", depth)
+        else:
+            raise NotOtlp(f"{where}.{name} must be a list")
+    return bytes(made)
+
+
+def _field(value: Any, field: FieldDescriptor, where: str, depth: int) -> bytes:
+    """Return one field with its tag."""
+    kind = field.type
+    if kind == FieldDescriptor.TYPE_MESSAGE:
+        if depth >= DEEPEST:
+            return b""
+        data = encode({} if value is None else value, field.message_type, where, depth + 1)
+    elif kind == FieldDescriptor.TYPE_STRING:
+        data = text(value, where).encode()
+    elif kind == FieldDescriptor.TYPE_BYTES:
+        data = _bytes(value, field.name, where)
+    elif kind == FieldDescriptor.TYPE_DOUBLE:
+        return varint(field.number << 3 | 1) + struct.pack("<d", _double(value, where))
+    else:
+        number = _whole(value, field, where)
+        if kind in (FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_FIXED32):
+            wide = kind == FieldDescriptor.TYPE_FIXED64
+            return varint(field.number << 3 | (1 if wide else 5)) + struct.pack("<Q" if wide else "<I", number)
+        return varint(field.number << 3) + varint(number % (1 << 64))
+    return varint(field.number << 3 | 2) + varint(len(data)) + data
+
+
+def text(value: Any, where: str = "") -> str:
+    """Return text whose halves of surrogate pairs are U+FFFD, and whose pairs are characters."""
+    if not isinstance(value, str):
+        raise NotOtlp(f"{where} must be text")
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _bytes(value: Any, name: str, where: str) -> bytes:
+    if not isinstance(value, str):
+        raise NotOtlp(f"{where} must be text")
+    try:
+        if name in IDS:
+            return bytes.fromhex(value)
+        return base64.b64decode(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4))
+    except (ValueError, binascii.Error):
+        raise NotOtlp(f"{where} must be {'hexadecimal' if name in IDS else 'base64'}") from None
+
+
+def _double(value: Any, where: str) -> float:
+    try:
+        return float(value) if isinstance(value, str | int | float) else float("x")
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    except ValueError:
+        raise NotOtlp(f"{where} must be a number") from None
+
+
+def _whole(value: Any, field: FieldDescriptor, where: str) -> int:
+    """Return a whole number, or the nearest one that the field can have."""
+    lowest, highest = RANGES[field.type]
+    if field.type == FieldDescriptor.TYPE_ENUM and isinstance(value, str):
+        named = field.enum_type.values_by_name.get(value)
+        if named is not None:
+            return int(named.number)
+    if isinstance(value, str) and field.type != FieldDescriptor.TYPE_BOOL and len(value) <= 400:
+        try:
+            value = int(value)
+        except ValueError:
+            try:
+                value = float(value)
+            except ValueError:
+                value = None
+    if isinstance(value, float):
+        value = (highest if value > 0 else lowest) if math.isinf(value) else None if math.isnan(value) else round(value)
+    if not isinstance(value, int) or (isinstance(value, bool) != (field.type == FieldDescriptor.TYPE_BOOL)):
+        expected = "true or false" if field.type == FieldDescriptor.TYPE_BOOL else "a whole number"
+        raise NotOtlp(f"{where} must be {expected}")
+    return min(max(value, lowest), highest)

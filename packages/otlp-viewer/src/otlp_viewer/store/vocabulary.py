@@ -1,0 +1,166 @@
+"""What many records have in common: the names of attributes, and origins (a resource with a scope)."""
+
+# ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import count
+from typing import TypeVar
+
+import duckdb
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from otlp_viewer.model import column_name
+from otlp_viewer.receive.repair import repair
+from otlp_viewer.store.values import Type, any_value, as_text
+
+M = TypeVar("M", bound=Message)
+Pair = tuple[int, bytes]
+"""The number of an attribute's name, and its value's text in UTF-8."""
+
+LONGEST_CACHED = 256  # bytes of an attribute
+MOST_CACHED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    number: int
+    service: str
+    scope_name: str
+    scope_version: str
+    attributes: Mapping[int, str]
+    """Of the resource and of the scope, whose go first."""
+
+
+class Vocabulary:
+    """The names and origins of one signal, in the tables kept.<signal>_names and kept.<signal>_origins.
+
+    A name has a number for each type that its values have. `fields` are the names of the records' own fields.
+    Used under the store's lock.
+    """
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, signal: str, fields: Collection[str]) -> None:
+        self._signal = signal
+        self._fields = fields
+        self.pairs: dict[bytes, Pair | None] = {}
+        """Attributes that came lately, as messages; None for those without a value."""
+        self.names: dict[int, tuple[str, Type]] = {}
+        self.origins: dict[int, Origin] = {}
+        self._digests: dict[bytes, Origin] = {}
+        self._new_names: list[int] = []
+        self._new_origins: list[tuple[int, bytes, bytes, bytes]] = []
+        database.execute(
+            f"CREATE TABLE IF NOT EXISTS kept.{signal}_names (number INTEGER, name VARCHAR, type VARCHAR);"
+            f"CREATE TABLE IF NOT EXISTS kept.{signal}_origins (number INTEGER, digest BLOB, service VARCHAR,"
+            " scope_name VARCHAR, scope_version VARCHAR, attributes MAP(INTEGER, VARCHAR), resource BLOB, scope BLOB)"
+        )
+        for number, name, type_ in database.execute(f"FROM kept.{signal}_names").fetchall():
+            self.names[number] = name, type_
+        for number, digest, service, scope_name, scope_version, attributes in database.execute(
+            f"SELECT number, digest, service, scope_name, scope_version, attributes FROM kept.{signal}_origins"
+        ).fetchall():
+            self._digests[digest] = self.origins[number] = Origin(
+                number, service, scope_name, scope_version, attributes
+            )
+        self._numbers = {name: number for number, name in self.names.items()}
+        self._next_name = count(max(self.names, default=0) + 1)
+        self._next_origin = count(max(self.origins, default=0) + 1)
+
+    def pair(self, attribute: bytes) -> Pair | None:
+        """Return what a KeyValue message says, None where it has no value. Raises protobuf's DecodeError."""
+        if attribute in self.pairs:
+            return self.pairs[attribute]
+        found = self._numbered(KeyValue.FromString(attribute))
+        pair = None if found is None else (found[0], found[1].encode())
+        if len(attribute) <= LONGEST_CACHED:
+            if len(self.pairs) >= MOST_CACHED:
+                self.pairs.clear()
+            self.pairs[attribute] = pair
+        return pair
+
+    def origin(self, resource: bytes, scope: bytes) -> Origin:
+        """Return the origin of a Resource and an InstrumentationScope message, an empty one for what cannot be read."""
+        digest = blake2b(len(resource).to_bytes(8, "big") + resource + scope, digest_size=16).digest()
+        if digest not in self._digests:
+            resource, resource_message = _read(resource, Resource)
+            scope, scope_message = _read(scope, InstrumentationScope)
+            services = [one for one in resource_message.attributes if one.key == "service.name"]
+            service = any_value(services[-1].value) if services else None
+            others = [one for one in resource_message.attributes if one.key != "service.name"]
+            number = next(self._next_origin)
+            self._digests[digest] = self.origins[number] = Origin(
+                number,
+                "unknown_service" if service in (None, "") else as_text(service)[1],
+                scope_message.name,
+                scope_message.version,
+                dict(filter(None, map(self._numbered, [*others, *scope_message.attributes]))),
+            )
+            self._new_origins.append((number, digest, resource, scope))
+        return self._digests[digest]
+
+    def save(self, database: duckdb.DuckDBPyConnection) -> None:
+        """Write what is new into the tables, in the caller's transaction; `saved` says that it was committed."""
+        for number in self._new_names:
+            database.execute(f"INSERT INTO kept.{self._signal}_names VALUES (?, ?, ?)", [number, *self.names[number]])
+        for number, digest, resource, scope in self._new_origins:
+            origin = self.origins[number]
+            database.execute(
+                f"INSERT INTO kept.{self._signal}_origins"
+                " VALUES (?, ?, ?, ?, ?, map(?::INTEGER[], ?::VARCHAR[]), ?, ?)",
+                [
+                    number,
+                    digest,
+                    origin.service,
+                    origin.scope_name,
+                    origin.scope_version,
+                    list(origin.attributes),
+                    list(origin.attributes.values()),
+                    resource,
+                    scope,
+                ],
+            )
+
+    def saved(self) -> None:
+        self._new_names.clear()
+        self._new_origins.clear()
+
+    def forget(self, database: duckdb.DuckDBPyConnection, names: Collection[int], origins: Collection[int]) -> None:
+        """Keep no names and origins but these and those of these origins; all is saved, and the caller commits."""
+        used = {*names, *(name for number in origins for name in self.origins[number].attributes)}
+        for table, kept in (("names", used), ("origins", set(origins))):
+            database.execute(
+                f"DELETE FROM kept.{self._signal}_{table} WHERE number NOT IN (SELECT unnest(?::INTEGER[]))",
+                [list(kept)],
+            )
+        self.names = {number: name for number, name in self.names.items() if number in used}
+        self._numbers = {name: number for number, name in self.names.items()}
+        self.origins = {number: self.origins[number] for number in origins}
+        self._digests = {digest: one for digest, one in self._digests.items() if one.number in self.origins}
+        self.pairs.clear()
+
+    def _numbered(self, attribute: KeyValue) -> tuple[int, str] | None:
+        value = any_value(attribute.value)
+        if value is None:
+            return None
+        type_, text = as_text(value)
+        name = column_name(attribute.key, self._fields), type_
+        if name not in self._numbers:
+            number = self._numbers[name] = next(self._next_name)
+            self.names[number] = name
+            self._new_names.append(number)
+        return self._numbers[name], text
+
+
+def _read(data: bytes, kind: type[M]) -> tuple[bytes, M]:
+    """Return a message, and the bytes that it was read from: repaired ones, or none, where it was necessary."""
+    try:
+        return data, kind.FromString(data)
+    except DecodeError:
+        try:
+            data = repair(data, kind.DESCRIPTOR)
+            return data, kind.FromString(data)
+        except (DecodeError, ValueError):
+            return b"", kind()
