@@ -64,6 +64,32 @@ def test_a_connection_is_kept_and_replaced_when_the_receiver_has_closed_it(recei
     assert to.send("traces", b"", 10) is None
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.0 200 OK\r\ncontent-length: 4\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: none\r\n\r\n",
+    ],
+)
+def test_an_answer_that_ends_with_the_connection_is_read_to_its_end(receiver: Receiver, head: bytes) -> None:
+    partial = ExportTraceServiceResponse()
+    partial.partial_success.rejected_spans = 1
+    body = partial.SerializeToString()
+    assert len(body) == 4
+
+    def answer(handler: Any) -> None:
+        handler.close_connection = True
+        handler.wfile.write(head)
+        time.sleep(0.1)  # so that it comes by itself
+        handler.wfile.write(body)
+
+    receiver.answer = answer
+    failure = send(receiver.url)
+    assert failure is not None
+    assert failure.rejected == 1
+
+
 HEADERS = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n"
 
 
@@ -75,6 +101,7 @@ HEADERS = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n"
         pytest.param(raw(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "no answer within 0.5 s", id="drips 100 Continue"),
         pytest.param(raw(HEADERS + b"\r\n", b"."), "no answer within 0.5 s", id="drips a body"),
         pytest.param(raw(HEADERS + b"\r\n", FLOOD, every=0), "more than 64 kB", id="floods"),
+        pytest.param(raw(b"HTTP/1.1 200 OK\r\n\r\n", FLOOD, every=0), "more than 64 kB", id="floods without end"),
         pytest.param(
             raw(HEADERS, b"x: " + FLOOD[:999] + b"\r\n", every=0), "more than 64 kB", id="floods with headers"
         ),

@@ -78,7 +78,7 @@ class Server:
         self.process, self.url = process, url
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return str(answer.read().decode())
 
     def end(self, how: signal.Signals) -> str:

@@ -19,7 +19,7 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from typing import Literal, cast
+from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.version import __version__ as otlp_version
@@ -50,6 +50,18 @@ class Endpoint:
     client_key: str | None = None
 
 
+class Connection(http.client.HTTPConnection):
+    """A connection over a `Wire`, which stays open until `hang_up`."""
+
+    sock: Wire
+
+    def close(self) -> None:
+        """Do nothing: `http.client` calls this before it reads an answer after which the server closes."""
+
+    def hang_up(self) -> None:
+        self.sock.close()
+
+
 class Destination:
     """An OTLP receiver, with an endpoint for each signal ("traces", "logs") that it takes.
 
@@ -59,7 +71,7 @@ class Destination:
     def __init__(self, name: str, endpoints: Mapping[str, Endpoint]) -> None:
         self.name = name
         self.endpoints = endpoints
-        self._idle: dict[object, http.client.HTTPConnection] = {}
+        self._idle: dict[object, Connection] = {}
         self._process = os.getpid()
 
     def send(self, signal: str, body: bytes, timeout: float) -> Failure | None:
@@ -89,7 +101,7 @@ class Destination:
         """Close the idle connections; the next `send` opens another."""
         idle, self._idle = self._idle, {}
         for connection in idle.values():
-            connection.close()
+            connection.hang_up()
 
     def _post(
         self,
@@ -110,22 +122,21 @@ class Destination:
             self._idle, self._process = {}, os.getpid()
         connection = self._idle.pop(way, None)
         if connection is not None:
-            wire = cast(Wire, connection.sock)
-            wire.renew(deadline)
-            if not wire.readable():  # nothing was asked, so what can be read is its end
+            connection.sock.renew(deadline)
+            if not connection.sock.readable():  # nothing was asked, so what can be read is its end
                 try:
                     return self._exchange(connection, way, url, proxy, headers, body)
                 except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                     pass
-            connection.close()
-        connection = http.client.HTTPConnection(url.hostname or "", url.port or default_port(url))
+            connection.hang_up()
+        connection = Connection(url.hostname or "", url.port or default_port(url))
         tls = functools.partial(tls_context, endpoint) if url.scheme == "https" else None
         connection.sock = open_wire(url.hostname or "", connection.port, deadline, proxy, tls)
         return self._exchange(connection, way, url, proxy, headers, body)
 
     def _exchange(
         self,
-        connection: http.client.HTTPConnection,
+        connection: Connection,
         way: object,
         url: SplitResult,
         proxy: Proxy | None,
@@ -156,7 +167,7 @@ class Destination:
             if done:
                 self._idle[way] = connection
             else:
-                connection.close()
+                connection.hang_up()
 
 
 def parsed(address: str) -> SplitResult:

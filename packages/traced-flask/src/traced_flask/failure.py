@@ -39,7 +39,7 @@ STATUSES: Final = {
 REDIRECTED: Final = (
     "it redirects ({}), which telemetry does not follow. Give the final address (https instead of http?)"
 )
-IN_TROUBLE: Final = "it has a fault of its own ({}). Telemetry is kept and sent again"
+IN_TROUBLE: Final = "it has a fault of its own ({}). Look at its log"
 REFUSED: Final = "it refuses this telemetry ({})"
 NO_RECEIVER: Final = "there is no OTLP receiver at this address: it answered with {}. Check the address and the port"
 BAD_ADDRESS: Final = "the address is not one for OTLP over HTTP. It looks like http://localhost:4318"
