@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,15 +25,10 @@ MESSAGES = {
 
 @dataclass
 class Receiver:
-    """`behave` answers (status, headers) for each request, or None to hang; it may sleep.
-
-    While `cut` answers true, connections break in the middle of a request's body.
-    """
+    """`behave` answers (status, headers) for each request, or None to hang; it may sleep."""
 
     behave: Callable[[], tuple[int, dict[str, str]] | None] = lambda: (200, {})
-    cut: Callable[[], bool] = lambda: False
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    attempts: int = 0
     url: str = ""
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -94,14 +88,7 @@ def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator
 
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
-            if receiver.cut():
-                receiver.attempts += 1
-                self.rfile.read(length // 2)
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
-                self.close_connection = True
-                return
             body = self.rfile.read(length)
-            receiver.attempts += 1
             answer = receiver.behave()
             if answer is None:
                 receiver.closing.wait(60)
