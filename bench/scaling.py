@@ -44,7 +44,6 @@ QUEUE: Final = 2048  # spans that an instance holds at most
 CORES: Final = 2  # that the Collector has
 RESTART: Final = (60.0, 75.0)  # seconds between which the Collector is away
 SECONDS: Final = 300.0
-MONTH: Final = 30 * 86_400  # seconds
 
 
 class Sink(BaseHTTPRequestHandler):
@@ -264,6 +263,15 @@ def main() -> None:
         hours, more = each["cpu"] / 3600 * 1e6, (each["cpu"] - untraced) / 3600 * 1e6
         events = rates[name] * SPANS_A_REQUEST * 1e6
         print(f"| {name} | {hours:.3f} | {more:.3f} | {each['bytes'] / 1e3:.2f} | {events:,.0f} |")
+
+    span = (figures["every trace"]["cpu"] - untraced) / SPANS_A_REQUEST
+    print(
+        "\n| Services in a request | Spans | CPU hours for a million requests | Events, every trace | Events, one in 10 |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    for services in (1, 2, 5, 10, 20):
+        spans = SPANS_A_REQUEST * services + services - 1  # and a client span for each call between two
+        print(f"| {services} | {spans} | {span * spans / 3600 * 1e6:.2f} | {spans} million | {spans / 10} million |")
 
     program = collector_program()
     if program is None:

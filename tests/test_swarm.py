@@ -1,0 +1,81 @@
+"""The production Compose file on a real Swarm of one node: it is taken, becomes healthy, and is updated."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import environment, free_ports
+from receiver import eventually
+
+KEY = "hcaik_01marked00key0that0must0never0be0shown00000000000000000000"
+
+
+def docker(*arguments: str, check: bool = True, **env: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, env=environment(**env))
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def swarm() -> Iterator[None]:
+    """A Swarm; one that was made here is left at the end."""
+    if not shutil.which("docker") or not (state := docker("info", "--format={{.Swarm.LocalNodeState}}", check=False)):
+        if os.environ.get("CI"):
+            pytest.fail("there is no Docker engine")
+        pytest.skip("there is no Docker engine")
+    if state == "active":
+        yield
+        return
+    docker("swarm", "init", "--advertise-addr=127.0.0.1")
+    try:
+        yield
+    finally:
+        docker("swarm", "leave", "--force")
+
+
+def up(stack: str) -> bool:
+    replicas = docker("stack", "services", stack, "--format={{.Replicas}}").split()
+    return bool(replicas) and all(each == "2/2" for each in replicas)
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("swarm")
+def test_the_production_services_run_on_swarm_and_are_updated_one_replica_after_another(
+    render: Callable[..., Path], tmp_path: Path
+) -> None:
+    project = render(deployment="Kubernetes too")
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    name = f"shop{uuid.uuid4().hex[:8]}"
+    (port,) = free_ports(1)
+    env = environment(COMPOSE_PROJECT_NAME=name, HONEYCOMB_API_KEY_FILE=str(key), PORT=str(port))
+    compose = ["docker", "compose", "--file=compose.prod.yaml"]
+    subprocess.run([*compose, "build", "--quiet"], cwd=project, env=env, check=True, capture_output=True)
+    resolved = subprocess.run(
+        [*compose, "config", "--format=json"], cwd=project, env=env, check=True, capture_output=True
+    ).stdout
+    stack = project / "stack.json"
+    with stack.open("wb") as file:
+        subprocess.run(["python3", "deploy/swarm.py"], cwd=project, input=resolved, stdout=file, check=True)
+    assert KEY not in stack.read_text()
+    services = json.loads(stack.read_text())["services"]
+    assert services["backend"]["environment"]["HONEYCOMB_API_KEY_FILE"] == "/run/secrets/honeycomb_api_key"
+    try:
+        docker("stack", "deploy", "--detach=true", "--resolve-image=never", f"--compose-file={stack}", name)
+        assert eventually(lambda: up(name), 180), docker("stack", "ps", "--no-trunc", name)
+        before = set(docker("ps", "--quiet", f"--filter=name={name}_backend").split())
+        docker("service", "update", "--force", "--detach=false", "--quiet", f"{name}_backend")
+        assert eventually(lambda: up(name), 180)
+        assert not before & set(docker("ps", "--quiet", f"--filter=name={name}_backend").split())
+    finally:
+        docker("stack", "rm", name, check=False)
+        eventually(lambda: not docker("ps", "--quiet", "--all", f"--filter=name={name}_"), 60)
+        eventually(lambda: not docker("network", "ls", "--quiet", f"--filter=name={name}_"), 30)
+        docker("image", "rm", "--force", name, check=False)
