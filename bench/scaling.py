@@ -265,9 +265,7 @@ def main() -> None:
         print(f"| {name} | {hours:.3f} | {more:.3f} | {each['bytes'] / 1e3:.2f} | {events:,.0f} |")
 
     span = (figures["every trace"]["cpu"] - untraced) / SPANS_A_REQUEST
-    print(
-        "\n| Services in a request | Spans | CPU hours for a million requests | Events, every trace | Events, one in 10 |"
-    )
+    print("\n| Services in a request | Spans | CPU hours for a million | Events, every trace | Events, one in 10 |")
     print("| --- | --- | --- | --- | --- |")
     for services in (1, 2, 5, 10, 20):
         spans = SPANS_A_REQUEST * services + services - 1  # and a client span for each call between two
