@@ -1,172 +1,174 @@
-"""Lays out the charts: numbers in, places in SVG out, in percent across (charts fit any width) and in pixels down."""
+"""Lays out the charts: numbers in, places in SVG out. Across, a unit is a column of the time axis; down, a pixel."""
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from otlp_viewer.query.answer import nice
-from otlp_viewer.query.parse import STEPS
 from otlp_viewer.query.types import Answer, Calculation
+from otlp_viewer.web.axis import Axis
 
 HEATMAP_HEIGHT = 240
-LINES_HEIGHT = 140
+LINES_HEIGHT = 120
 LEVELS = 7
-FEW = 6  # a cell with fewer spans than this is not drawn at full strength
+FEW = 6
+"""A cell with fewer events than this is not drawn at full strength."""
 MOST_LINES = 8
-MOST_DOTS = 60
-DAY = 86400
 
 
-class Tick(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A round value on the axis that goes up, in pixels from the top."""
+
     at: float
-    """Percent from the left, or pixels from the top."""
     value: float
 
 
-class Cell(NamedTuple):
-    x: float
-    y: float
-    width: float
-    height: float
-    level: int
-    column: int
-    row: int
-    spans: int
-
-
-class Heatmap(NamedTuple):
-    cells: list[Cell]
-    columns: int
-    edges: list[float]
-    """Borders of the rows, lowest first."""
-    start: float
-    step: float
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    paths: Sequence[tuple[int, str]]
+    """For each level of strength, from 1 to LEVELS, the path of all of its cells."""
+    counts: Sequence[tuple[int, int, int]]
+    """Column, row and number of events of each cell."""
+    rows: int
+    edges: Sequence[float]
+    """Borders of the rows, lowest first; none where rows have names."""
+    marks: Sequence[Mark]
+    scale: Sequence[tuple[int, int]]
+    """Levels that are used, each with the lowest number of events that it stands for."""
     height: int = HEATMAP_HEIGHT
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Line:
     group: int
-    points: str
-    """For a polyline in a box of 100 by 100."""
-    dots: list[tuple[float, float]]
+    path: str
+    dots: Sequence[tuple[float, float]]
+    """Percent from the left and pixels from the top of values without neighbors."""
+    values: Sequence[tuple[int, float]]
+    """Column and value."""
 
 
-class Lines(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Lines:
     name: str
-    lines: list[Line]
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
+    lines: Sequence[Line]
+    marks: Sequence[Mark]
     height: int = LINES_HEIGHT
 
 
-def steps_of(answer: Answer) -> tuple[float, float, int]:
-    """Return where an answer's first step of time begins, how long each is, and how many there are."""
-    step = answer.query.granularity
-    first = math.floor(answer.query.start / step + 1e-6)
-    last = math.ceil(answer.query.end / step - 1e-6)
-    return first * step, step, max(last - first, 1)
-
-
-def heatmap(answer: Answer, made: Calculation) -> Heatmap | None:
-    """Return the heatmap of all groups of an answer together, or None where there is nothing to show."""
-    start, step, columns = steps_of(answer)
-    borders = answer.heatmaps[made].edges
+def heatmap(answer: Answer, made: Calculation, axis: Axis) -> Heatmap | None:
+    """Return the heatmap of all groups of an answer together, or None where there is nothing in it."""
+    edges = answer.heatmaps[made].edges
     counts: dict[tuple[int, int], int] = {}
     for cell in answer.heatmaps[made].cells:
-        place = round((cell.time - start) / step), cell.row
-        counts[place] = counts.get(place, 0) + cell.count
+        column = axis.column(cell.time)
+        if column is not None:
+            counts[column, cell.row] = counts.get((column, cell.row), 0) + cell.count
     if not counts:
         return None
-    height = HEATMAP_HEIGHT / (len(borders) - 1)
-    width = 100 / columns
-    most = max(counts.values())
-    cells = [
-        Cell(
-            round(column * width, 4),
-            round(HEATMAP_HEIGHT - (row + 1) * height, 2),
-            round(width, 4),
-            round(height, 2),
-            max(1, round(LEVELS * math.log1p(count) / math.log1p(max(most, FEW)))),
-            column,
-            row,
-            count,
-        )
-        for (column, row), count in sorted(counts.items())
-    ]
-    y_ticks = [Tick(round(HEATMAP_HEIGHT - _row_of(value, borders) * height, 2), value) for value in _values(borders)]
-    return Heatmap(cells, columns, list(borders), start, step, time_ticks(start, step * columns), y_ticks)
+    height = HEATMAP_HEIGHT / (len(edges) - 1)
+    marks = [Mark(round(HEATMAP_HEIGHT - _row_of(value, edges) * height, 2), value) for value in _values(edges)]
+    return _grid(counts, len(edges) - 1, HEATMAP_HEIGHT, axis, edges, marks)
 
 
-def lines(answer: Answer, made: Calculation) -> Lines | None:
-    """Return a line for each of the first groups; in steps in which a group has no events, its COUNT is 0."""
-    start, step, columns = steps_of(answer)
-    number = answer.query.values.index(made)
-    values: dict[tuple[object, ...], dict[int, float]] = {group.key: {} for group in answer.groups[:MOST_LINES]}
+def named_rows(counts: Mapping[tuple[int, int], int], rows: int, height: int, axis: Axis) -> Heatmap | None:
+    """Return a heatmap of numbers of events by column and row, whose rows have names."""
+    return _grid(counts, rows, height, axis, (), ()) if counts else None
+
+
+def _grid(
+    counts: Mapping[tuple[int, int], int],
+    rows: int,
+    height: int,
+    axis: Axis,
+    edges: Sequence[float],
+    marks: Sequence[Mark],
+) -> Heatmap:
+    most = max(max(counts.values()), FEW)
+    row_height = height / rows
+    paths: dict[int, list[str]] = {}
+    least: dict[int, int] = {}
+    for (column, row), count in sorted(counts.items()):
+        level = max(1, round(LEVELS * math.log1p(count) / math.log1p(most)))
+        least[level] = min(least.get(level, count), count)
+        x, y = round(axis.x(column), 2), round(height - (row + 1) * row_height, 2)
+        paths.setdefault(level, []).append(f"M{x:g} {y:g}h1v{row_height:.4g}h-1z")
+    return Heatmap(
+        [(level, "".join(paths[level])) for level in sorted(paths)],
+        [(column, row, count) for (column, row), count in sorted(counts.items())],
+        rows,
+        edges,
+        marks,
+        sorted(least.items()),
+        height,
+    )
+
+
+def lines(answer: Answer, made: Calculation, axis: Axis) -> Lines | None:
+    """Return a line for each of the first groups: where a group has no events its COUNT is 0, and others have a gap."""
+    number = list(answer.query.values).index(made)
+    values: dict[tuple[Any, ...], dict[int, float]] = {group.key: {} for group in answer.groups[:MOST_LINES]}
     for point in answer.series:
-        if point.key in values and point.values[number] is not None:
-            values[point.key][round((point.time - start) / step)] = point.values[number]
+        column = axis.column(point.time)
+        if column is not None and point.key in values and isinstance(point.values[number], int | float):
+            values[point.key][column] = point.values[number]
     found = [value for line in values.values() for value in line.values()]
     if not found:
         return None
     low, high = min(0, *found), max(0, *found)
     high = high if high > low else low + 1
-    width = 100 / columns
 
     def down(value: float) -> float:
-        return round(100 - (value - low) / (high - low) * 100, 2)
+        return round(LINES_HEIGHT - (value - low) / (high - low) * LINES_HEIGHT, 2)
 
     drawn = []
-    for number, line in enumerate(values.values()):
+    for group, line in enumerate(values.values()):
         if not line:
             continue
-        zero = made.op == "COUNT"
-        at = {column: line.get(column, 0) for column in range(columns)} if zero else dict(sorted(line.items()))
-        places = [(round((column + 0.5) * width, 3), down(value)) for column, value in at.items()]
-        dots = [(round((column + 0.5) * width, 3), down(value)) for column, value in line.items()]
-        few = [(x, round(y * LINES_HEIGHT / 100, 2)) for x, y in dots] if len(found) <= MOST_DOTS else []
-        drawn.append(Line(number, " ".join(f"{x},{y}" for x, y in places), few))
-    return Lines(
-        made.name,
-        drawn,
-        time_ticks(start, step * columns),
-        [Tick(round(down(value) * LINES_HEIGHT / 100, 2), value) for value in _round_values(low, high, 3)],
-    )
+        at = dict.fromkeys(range(axis.columns), 0.0) | line if made.op == "COUNT" else line
+        path, dots = _path(at, axis, down)
+        drawn.append(Line(group, path, dots, sorted(line.items())))
+    return Lines(made.name, drawn, [Mark(down(value), value) for value in _round_values(low, high, 3)])
 
 
-def time_ticks(start: float, length: float) -> list[Tick]:
-    """Return about five round times; their values are seconds since 1970."""
-    step = next((step for step in STEPS if length / step <= 6), math.ceil(length / 6 / DAY) * DAY)
-    first = math.ceil(start / step) * step
-    count = math.floor((start + length - first) / step) + 1
-    ticks = [
-        Tick(round((first + number * step - start) / length * 100, 3), first + number * step) for number in range(count)
-    ]
-    return [tick for tick in ticks if 3 <= tick.at <= 92]
+def _path(values: Mapping[int, float], axis: Axis, down: Any) -> tuple[str, list[tuple[float, float]]]:
+    """Return a path through values in columns side by side, and dots for those that stand alone."""
+    starts = {period.first for period in axis.periods}
+    runs: list[list[tuple[float, float]]] = []
+    last = -2
+    for column, value in sorted(values.items()):
+        place = round(axis.x(column) + 0.5, 2), down(value)
+        if column != last + 1 or column in starts:
+            runs.append([])
+        runs[-1].append(place)
+        last = column
+    path = "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in run) for run in runs if len(run) > 1)
+    return path, [(round(run[0][0] / axis.width * 100, 3), run[0][1]) for run in runs if len(run) == 1]
 
 
-def _row_of(value: float, borders: Sequence[float]) -> float:
+def _row_of(value: float, edges: Sequence[float]) -> float:
     """Return how many rows up a value is."""
-    row = max(min(bisect.bisect_right(borders, value), len(borders) - 1) - 1, 0)
-    low, high = borders[row], borders[row + 1]
-    if borders[0] > 0:
+    row = max(min(bisect.bisect_right(edges, value), len(edges) - 1) - 1, 0)
+    low, high = edges[row], edges[row + 1]
+    if edges[0] > 0:
         return row + math.log(value / low) / math.log(high / low)
     return row + (value - low) / (high - low)
 
 
-def _values(borders: Sequence[float]) -> list[float]:
-    """Return the round values that an axis along these borders names."""
-    low, high = borders[0], borders[-1]
+def _values(edges: Sequence[float]) -> list[float]:
+    """Return the round values that an axis along these edges names."""
+    low, high = edges[0], edges[-1]
     if low <= 0 or high / low < 20:
-        return list(_round_values(low, high, 5))
+        return _round_values(low, high, 5)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
     factors = (1, 2, 5) if len(powers) <= 2 else (1, 3) if len(powers) <= 4 else (1,)
     found = [float(f"{factor}e{power}") for power in powers for factor in factors]
     return [value for value in found if low <= value <= high]
 
 
-def _round_values(low: float, high: float, about: int) -> Iterable[float]:
+def _round_values(low: float, high: float, about: int) -> list[float]:
     step = nice((high - low) / about)
     return [round(row * step, 12) for row in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]

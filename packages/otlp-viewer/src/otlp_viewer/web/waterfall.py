@@ -1,7 +1,7 @@
 """Lays out a trace as a waterfall: tree order, clocks that differ, work that outlasts its parent, the critical path."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from otlp_viewer import tree
@@ -164,10 +164,13 @@ def about(span: SpanOutline) -> str:
     return span.url or ("" if span.route else span.path) or ""
 
 
-def outline(chart: Waterfall, keys: Sequence[str], slots: dict[str, int]) -> dict[str, object]:
+def outline(
+    chart: Waterfall, keys: Sequence[str], slots: Mapping[str, int], log_marks: Mapping[str, tuple[int, int]]
+) -> dict[str, object]:
     """Return the waterfall for the page's script: columns with a value for each row, times in microseconds since the start.
 
-    `keys` address the rows' spans; `slots` are the services' colors.
+    `keys` address the rows' spans; `slots` are the services' colors, `log_marks` the
+    number of logs and their highest severity number by span id.
     """
     names: dict[str, int] = {}
     texts: dict[str, int] = {"": 0}
@@ -175,7 +178,7 @@ def outline(chart: Waterfall, keys: Sequence[str], slots: dict[str, int]) -> dic
     name, service, text, note, start, took = [], [], [], [], [], []
     critical: dict[int, list[float]] = {}
     events: dict[int, list[float]] = {}
-    logs: dict[int, list[int]] = {}
+    logs: dict[int, tuple[int, int]] = {}
     status: dict[int, object] = {}
     first = chart.start_ns
     for number, row in enumerate(chart.rows):
@@ -191,8 +194,8 @@ def outline(chart: Waterfall, keys: Sequence[str], slots: dict[str, int]) -> dic
         if span.event_times_ns:
             shift = row.start_ns - span.start_ns
             events[number] = [(at + shift - first) / 1000 for at in span.event_times_ns[:50]]
-        if span.log_count:
-            logs[number] = [span.log_count, span.worst_severity]
+        if span.span_id in log_marks:
+            logs[number] = log_marks[span.span_id]
         if span.status is not None:
             status[number] = span.status
     return {
@@ -201,6 +204,7 @@ def outline(chart: Waterfall, keys: Sequence[str], slots: dict[str, int]) -> dic
         "services": [[one[:100], slots[one]] for one in services],
         "length": chart.length_ns / 1000,
         "key": keys,
+        "row": [row.span.row for row in chart.rows],
         "name": name,
         "service": service,
         "text": text,

@@ -1,0 +1,59 @@
+"""The viewer's pages."""
+
+import re
+from typing import Any
+
+from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from otlp_viewer.store import Store
+from otlp_viewer.web import format
+from otlp_viewer.web.pages import common, logs, overview, query, trace, traces
+from otlp_viewer.web.pages.common import Site
+
+
+def pages(store: Store) -> Blueprint:
+    """Make the pages about what is in the store."""
+    blueprint = Blueprint("pages", __name__)
+    site = Site(store)
+
+    @blueprint.app_context_processor
+    def everywhere() -> dict[str, Any]:
+        return {"memory": store.health(), "colors": site.colors, "now_path": request.full_path.rstrip("?")}
+
+    for name, filter_ in format.FILTERS.items():
+        blueprint.add_app_template_filter(filter_, name)
+    for filter_ in (common.from_query, common.without, common.narrowed_by, query.key_text, query.lines_data):
+        blueprint.add_app_template_filter(filter_, filter_.__name__)
+    for helper in (common.query_url, common.traces_url, common.here, common.axis_data):
+        blueprint.add_app_template_global(helper, helper.__name__)
+    for part in (overview, query, traces, trace, logs):
+        part.add(blueprint, site)
+
+    @blueprint.get("/find")
+    def find() -> AnyResponse:
+        """Where the box for a trace's id goes: an id, a traceparent, or an address that holds an id."""
+        text = common.parameter("id").strip().lower()
+        found = re.search(r"(?<![0-9a-f])([0-9a-f]{32})(?![0-9a-f])(?:-([0-9a-f]{16})(?![0-9a-f]))?", text)
+        if found is None:
+            return redirect(url_for("pages.traces", text=text) if text else url_for("pages.traces"))
+        return redirect(url_for("pages.trace", trace_id=found[1], span=found[2]))
+
+    @blueprint.get("/clear")
+    def ask_to_clear() -> str:
+        return render_template("clear.html", page="")
+
+    @blueprint.post("/clear")
+    def clear() -> AnyResponse:
+        if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin" or (
+            request.origin not in (None, request.host_url.rstrip("/"))
+        ):
+            abort(403, "Only this viewer's own page can clear it.")
+        store.clear()
+        return redirect(url_for("pages.overview"))
+
+    return blueprint
+
+
+def error_page(error: Any) -> Response:
+    return Response(render_template("error.html", page="", error=error), error.code or 500, mimetype="text/html")

@@ -1,0 +1,129 @@
+"""The list of logs: narrowed, opened to their attributes, and over time by severity."""
+
+import time
+from collections import Counter
+from dataclasses import replace
+
+from flask import Blueprint, render_template, request
+from werkzeug.wrappers import Response
+
+from otlp_viewer.model import LogFilter
+from otlp_viewer.query.types import Invalid
+from otlp_viewer.web import axis, charts, format
+from otlp_viewer.web.format import SEVERITIES
+from otlp_viewer.web.pages import common
+from otlp_viewer.web.pages.common import RANGES, Json, Site, nanoseconds, parameter, unless_same, whole
+
+ON_A_PAGE = 100
+ROWS = ("not set", *SEVERITIES.values())
+ROW_HEIGHT = 13
+
+
+def add(blueprint: Blueprint, site: Site) -> None:
+    def page() -> Response:
+        return unless_same(site, lambda: _page(site), moving=bool(request.args.get("range")))
+
+    blueprint.add_url_rule("/logs", "logs", page, strict_slashes=False)
+
+
+def _page(site: Site) -> str:
+    store = site.store
+    severity = whole(parameter("severity"), 0, 24)
+    start, end = format.finite(parameter("start")), format.finite(parameter("end"))
+    if parameter("range") in map(str, RANGES):
+        start, end = time.time() - int(parameter("range")), None
+    narrow = LogFilter(
+        service=parameter("service"),
+        severity=severity,
+        trace_id=parameter("trace_id").lower(),
+        span_id=parameter("span_id").lower(),
+        text=parameter("text"),
+        attribute=_pair(parameter("attribute")),
+        event_name=parameter("event_name"),
+        start_ns=nanoseconds(start),
+        end_ns=nanoseconds(end),
+    )
+    problem = "Write an attribute as name=value." if parameter("attribute").strip() and not narrow.attribute else ""
+    offset = whole(parameter("from"), 0, 10**9)
+    found = store.logs(ON_A_PAGE + 1, narrow, offset=offset)
+    chart = _chart(site, narrow) if store.version[1] else None
+    return render_template(
+        "logs.html",
+        page="logs",
+        empty=not store.version[1],
+        logs=found[:ON_A_PAGE],
+        more=len(found) > ON_A_PAGE,
+        offset=offset,
+        on_a_page=ON_A_PAGE,
+        narrow=narrow,
+        narrowed=narrow != LogFilter() or bool(problem),
+        problem=problem,
+        services=store.values("service.name", signal="logs"),
+        severities=SEVERITIES,
+        ranges=RANGES,
+        chart=chart,
+        query=_query(narrow),
+    )
+
+
+def _pair(text: str) -> tuple[str, str] | None:
+    """Return the name and the value of "name=value", None where it is not that."""
+    name, sign, value = text.partition("=")
+    return (name.strip(), value.strip()) if sign and name.strip() else None
+
+
+def _query(narrow: LogFilter) -> Json:
+    """Return the filters of the list as a query, as far as a query has them."""
+    filters: list[Json] = []
+    for column, value in (
+        ("service.name", narrow.service),
+        ("trace.trace_id", narrow.trace_id),
+        ("trace.span_id", narrow.span_id),
+        ("event.name", narrow.event_name),
+    ):
+        if value:
+            filters.append({"column": column, "op": "=", "value": value})
+    if narrow.severity:
+        filters.append({"column": "severity_number", "op": ">=", "value": narrow.severity})
+    if narrow.attribute:
+        filters.append({"column": narrow.attribute[0], "op": "=", "value": narrow.attribute[1]})
+    return {"calculations": [{"op": "COUNT"}], "breakdowns": ["severity_text"]} | (
+        {"filters": filters} if filters else {}
+    )
+
+
+def _chart(site: Site, narrow: LogFilter) -> Json | None:
+    """Return the numbers of logs by severity over time; None where there is nothing to draw."""
+    store = site.store
+    specification = _query(replace(narrow, text="")) | {"breakdowns": ["severity_number"]}
+    columns = store.columns(signal="logs")
+    if "severity_number" not in columns:
+        return None
+    try:
+        query = store.parse(specification, signal="logs")
+        extent = store.extent(query)
+        if extent is None:
+            return None
+        start = narrow.start_ns / 1e9 if narrow.start_ns else extent[0]
+        end = narrow.end_ns / 1e9 if narrow.end_ns else extent[1] + 0.001
+        if start >= end:
+            return None
+        query = replace(query, start=start, end=end, limit=1000)
+        time_axis = axis.make(common.activity(store, query), start, end)
+        answer = store.query(replace(query, granularity=time_axis.step))
+    except Invalid:
+        return None
+    counts: Counter[tuple[int, int]] = Counter()
+    lows = [0, *SEVERITIES]
+    for point in answer.series:
+        column = time_axis.column(point.time)
+        number = point.key[0] if isinstance(point.key[0], int) else 0
+        if column is not None:
+            counts[column, sum(number >= low for low in lows) - 1] += round(float(point.values[0] or 0))
+    used = max((row for _, row in counts), default=0) + 1
+    lowest = min((row for _, row in counts), default=0)
+    shifted = {(column, row - lowest): number for (column, row), number in counts.items()}
+    grid = charts.named_rows(shifted, used - lowest, (used - lowest) * ROW_HEIGHT, time_axis)
+    if grid is None:
+        return None
+    return {"axis": time_axis, "map": grid, "names": ROWS[lowest:used], "lows": lows[lowest:used]}

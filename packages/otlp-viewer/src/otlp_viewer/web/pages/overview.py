@@ -1,0 +1,35 @@
+"""The first page: services, and their newest, slowest and failed traces."""
+
+from flask import Blueprint, render_template
+from werkzeug.wrappers import Response
+
+from otlp_viewer.model import TraceFilter
+from otlp_viewer.web.pages.common import Site, unless_same
+from otlp_viewer.web.questions import QUESTIONS
+
+NEWEST = 15
+FEW = 5
+MOST_SERVICES = 12
+
+
+def add(blueprint: Blueprint, site: Site) -> None:
+    blueprint.add_url_rule("/", "overview", lambda: unless_same(site, lambda: _page(site)))
+
+
+def _page(site: Site) -> Response | str:
+    store = site.store
+    if not store.version[0]:
+        return render_template("overview.html", page="overview", empty=True)
+    services = sorted(store.services(), key=lambda one: (-one.traces, -one.spans, one.name))
+    return render_template(
+        "overview.html",
+        page="overview",
+        empty=False,
+        services=services,
+        most_services=MOST_SERVICES,
+        slowest_p95=max((one.p95_ms or 0 for one in services), default=0),
+        newest=store.traces(NEWEST),
+        slowest=store.traces(FEW, order="duration"),
+        failed=store.traces(FEW, TraceFilter(status="error")),
+        questions=QUESTIONS,
+    )

@@ -1,0 +1,205 @@
+"""The query builder and its results, each of which leads to the traces behind it."""
+
+from dataclasses import replace
+from typing import Any
+
+from flask import Blueprint, abort, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from otlp_viewer.query import operators
+from otlp_viewer.query.types import Answer, Box, Comparison, Group, Invalid, Query, UnknownColumn
+from otlp_viewer.web import axis, charts, format, forms
+from otlp_viewer.web.axis import Axis
+from otlp_viewer.web.pages import common
+from otlp_viewer.web.pages.common import RANGES, Json, Site, query_url, traces_url, unless_same
+from otlp_viewer.web.questions import QUESTIONS, Question
+
+TRACE_ID = "trace.trace_id"
+
+
+def add(blueprint: Blueprint, site: Site) -> None:
+    def page() -> Response:
+        text = request.args.get("query", "")
+        try:
+            moving = common.is_relative(common.read_query(text)) if text else False
+        except Invalid:
+            moving = False
+        return unless_same(site, lambda: _page(site, text), moving)
+
+    blueprint.add_url_rule("/query", "query", page, strict_slashes=False)
+
+    @blueprint.get("/ask")
+    def ask() -> Response:
+        """Where the builder's form goes: its fields become the query in the address."""
+        try:
+            original = common.read_query(request.args.get("original") or "{}")
+        except Invalid:
+            original = {}
+        signal = "logs" if request.args.get("signal") == "logs" else "spans"
+        asked = forms.asked(request.args, original, site.store.columns(signal=signal), tuple(RANGES))
+        return redirect(query_url(asked, **({"signal": signal} if signal == "logs" else {})))
+
+    @blueprint.get("/query/slowest")
+    def slowest() -> Response:
+        """The span with the largest value in a cell of a heatmap."""
+        box = common.read_box(request.args.get("box", ""))
+        try:
+            query = common.timed(site.store, common.read_query(request.args.get("query") or "{}"))
+            found = site.store.slowest(_around(query, box), box) if box else None
+        except Invalid as error:
+            abort(400, str(error))
+        if found is None:
+            abort(404, "No span of this cell is in memory any more.")
+        return redirect(url_for("pages.trace", trace_id=found.trace_id, span=found.span_id))
+
+
+def _around(query: Query, box: Box) -> Query:
+    """Return the query with a time that includes the box, which stays where it was drawn while the clock moves on."""
+    return replace(query, start=min(query.start, box.start), end=max(query.end, box.end))
+
+
+def _page(site: Site, text: str) -> str:
+    store = site.store
+    error, note = "", ""
+    parts: Json = {}
+    specification: Json = {}
+    signal = "logs" if request.args.get("signal") == "logs" else "spans"
+    columns = store.columns(signal=signal)
+    box = common.read_box(request.args.get("box", ""))
+    try:
+        specification = common.read_query(text) if text else QUESTIONS[0].query if signal == "spans" else {}
+        known = specification
+        by = specification.get("breakdowns")
+        if isinstance(by, list) and "http.route" in by and "http.route" not in columns:
+            known = specification | {"breakdowns": ["name"]}  # spans without a route are told apart by their names
+        query = common.timed(store, known, signal=signal)
+        parts = _results(site, query, known)
+        if box:
+            parts["comparison"] = _comparison(store.compare(_around(query, box), box), known, box)
+    except Invalid as reason:
+        error = str(reason)
+        if _question(specification) and isinstance(reason, UnknownColumn):
+            error, note = "", error  # its fields come with the first such span
+    form = forms.shown(specification, tuple(RANGES))
+    return render_template(
+        "query.html",
+        page="query",
+        empty=not store.version[0],
+        signal=signal,
+        things=signal,
+        specification=specification,
+        original=common.to_text(specification),
+        form=form,
+        sentence=common.sentence(form),
+        unchanged=forms.UNCHANGED,
+        columns=columns,
+        questions=QUESTIONS,
+        question=_question(specification),
+        error=error,
+        note=note,
+        box=box,
+        box_text=common.box_text(box) if box else "",
+        ranges=RANGES,
+        operators=operators.FILTERS,
+        comparisons=operators.COMPARISONS,
+        calculations=operators.CALCULATIONS,
+        **parts,
+    )
+
+
+def key_text(value: Any) -> str:
+    """Return the value of a group as a legend has it."""
+    return "(missing)" if value is None else format.visible(value, 60) or '""'
+
+
+def lines_data(lines: Any) -> list[Any]:
+    """Return lines for their chart's script: a group's number, and columns with values."""
+    return [[line.group, [[column, float(f"{value:.6g}")] for column, value in line.values]] for line in lines]
+
+
+def _question(specification: Json) -> Question | None:
+    timeless = {name: value for name, value in specification.items() if name != "time_range"}
+    return next((one for one in QUESTIONS if one.query == timeless), None)
+
+
+def _results(site: Site, query: Query, specification: Json) -> Json:
+    """Return the charts and the table of a query's answer, each with the addresses that it leads to."""
+    store = site.store
+    own_step = query.granularity if specification.get("granularity") else None
+    time_axis = axis.make(common.activity(store, query), query.start, query.end, own_step)
+    answer = store.query(replace(query, granularity=time_axis.step))
+    about = common.only_filters(specification)
+    rows = [_row(site, answer, group, number, about) for number, group in enumerate(answer.groups)]
+    names = [made.name for made in query.values]
+    largest = [
+        max((abs(group.values[at]) for group in answer.groups if isinstance(group.values[at], int | float)), default=0)
+        for at in range(len(names))
+    ]
+    heatmaps = [(made, map_) for made in answer.heatmaps if (map_ := charts.heatmap(answer, made, time_axis))]
+    return {
+        "answer": answer,
+        "axis": time_axis,
+        "rows": rows,
+        "by": list(query.breakdowns),
+        "values": names,
+        "largest": largest,
+        "heatmaps": heatmaps,
+        "lines": [line for made in query.values if (line := charts.lines(answer, made, time_axis)) is not None],
+        "most_lines": charts.MOST_LINES,
+        "line_groups": [_filters(query.breakdowns, group) for group in answer.groups[: charts.MOST_LINES]],
+        "about": about,
+        "traces_behind": traces_url(about, sort="duration"),
+    }
+
+
+def _row(site: Site, answer: Answer, group: Group, number: int, about: Json) -> Json:
+    by = answer.query.breakdowns
+    pairs = list(zip(by, group.key, strict=True))
+    narrow = common.narrowed(about, pairs)
+    trace_id = dict(pairs).get(TRACE_ID)
+    service = dict(pairs).get("service.name") if by == ("service.name",) or list(by) == ["service.name"] else None
+    return {
+        "key": group.key,
+        "values": group.values,
+        "slot": site.colors[service] if isinstance(service, str) else number if number < charts.MOST_LINES else None,
+        "service": isinstance(service, str),
+        "narrow": narrow,
+        "traces": url_for("pages.trace", trace_id=trace_id) if trace_id else traces_url(narrow, sort="duration"),
+    }
+
+
+def _filters(by: Any, group: Group) -> list[Json]:
+    return [
+        {"column": name, "op": "does-not-exist"} if value is None else {"column": name, "op": "=", "value": value}
+        for name, value in zip(by, group.key, strict=True)
+    ]
+
+
+def _comparison(found: Comparison, specification: Json, box: Box) -> Json:
+    """Return what sets a box apart, with the addresses of the traces in it."""
+    about = common.only_filters(specification)
+    text = common.box_text(box)
+    fields = [
+        {
+            "name": field.name,
+            "values": [
+                {
+                    "share": one,
+                    "narrow": None
+                    if one.low is not None
+                    else common.narrowed(specification, [(field.name, one.value)]),
+                    "traces": None
+                    if one.low is not None
+                    else traces_url(common.narrowed(about, [(field.name, one.value)]), box=text, sort="duration"),
+                }
+                for one in field.values
+            ],
+        }
+        for field in found.fields
+    ]
+    return {
+        "inside": found.inside,
+        "outside": found.outside,
+        "fields": fields,
+        "traces": traces_url(about, box=text, sort="duration"),
+    }

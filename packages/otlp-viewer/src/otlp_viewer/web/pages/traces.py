@@ -1,0 +1,100 @@
+"""The list of traces: narrowed, sorted, in pages."""
+
+import time
+from dataclasses import replace
+
+from flask import Blueprint, render_template, request
+from werkzeug.wrappers import Response
+
+from otlp_viewer.model import STATUSES, TraceFilter
+from otlp_viewer.query.types import Invalid
+from otlp_viewer.web import format, forms
+from otlp_viewer.web.pages import common
+from otlp_viewer.web.pages.common import RANGES, Site, nanoseconds, parameter, unless_same, whole
+
+ON_A_PAGE = 50
+SORTS = {"start": "Started", "name": "Trace", "duration": "Duration", "spans": "Spans", "errors": "Errors"}
+
+
+def add(blueprint: Blueprint, site: Site) -> None:
+    def page() -> Response:
+        return unless_same(site, lambda: _page(site), moving=bool(request.args.get("range")))
+
+    blueprint.add_url_rule("/traces", "traces", page, strict_slashes=False)
+
+
+def _page(site: Site) -> str:
+    store = site.store
+    narrow, problems = _filter(site)
+    order = parameter("sort") if parameter("sort") in SORTS else "start"
+    # Names read best from A, everything else with the newest or largest first.
+    ascending = parameter("order") == "ascending" or (order == "name" and parameter("order") != "descending")
+    offset = whole(parameter("from"), 0, 10**9)
+    total = store.count_traces(narrow)
+    found = store.traces(ON_A_PAGE, narrow, order=order, descending=not ascending, offset=offset)
+    given = request.args.get("query", "")
+    about = ""
+    if given and narrow.matching is not None:
+        about = common.conditions(forms.shown(common.read_query(given), tuple(RANGES)))
+    return render_template(
+        "traces.html",
+        page="traces",
+        empty=not store.version[0],
+        traces=found,
+        total=total,
+        offset=offset,
+        on_a_page=ON_A_PAGE,
+        longest=max((max(one.duration_ms, one.extent_ms) for one in found), default=0),
+        narrow=narrow,
+        narrowed=narrow != TraceFilter() or bool(problems),
+        problems=problems,
+        about=about,
+        sorts=SORTS,
+        order=order,
+        ascending=ascending,
+        services=store.values("service.name"),
+        routes=store.values("http.route"),
+        statuses=STATUSES,
+        ranges=RANGES,
+    )
+
+
+def _filter(site: Site) -> tuple[TraceFilter, list[str]]:
+    """Return what the address narrows the list to, and what of it cannot be read, in words."""
+    problems = []
+
+    def limit(name: str) -> float:
+        text = parameter(name).strip()
+        if not text:
+            return 0
+        found = format.milliseconds(text)
+        if found is None:
+            problems.append(f"“{format.visible(text, 60)}” is not a duration. Write 250, 250 ms or 1.5 s.")
+        return found or 0
+
+    narrow = TraceFilter(
+        service=parameter("service"),
+        route=parameter("route"),
+        status=parameter("status") if parameter("status") in STATUSES else "",
+        min_duration_ms=limit("min_duration"),
+        max_duration_ms=limit("max_duration"),
+        text=parameter("text"),
+    )
+    start, end = format.finite(parameter("start")), format.finite(parameter("end"))
+    if parameter("range") in map(str, RANGES):
+        start, end = time.time() - int(parameter("range")), None
+    given = request.args.get("query", "")
+    box = common.read_box(request.args.get("box", ""))
+    if given or box:
+        # A time then is about the spans, not about the whole trace.
+        try:
+            if box and box.column not in site.store.columns():
+                raise Invalid("No span has the column of this part of a heatmap.")
+            query = common.timed(site.store, common.only_filters(common.read_query(given or "{}")))
+            if start is not None or end is not None:
+                query = replace(query, start=max(start or 0, 0), end=query.end if end is None else min(end, 9e9))
+            narrow = replace(narrow, matching=query, box=box)
+        except Invalid as error:
+            problems.append(str(error))
+        return narrow, problems
+    return replace(narrow, start_ns=nanoseconds(start), end_ns=nanoseconds(end)), problems

@@ -1,0 +1,119 @@
+// What every page does beyond links and forms: local times, news, and copying. Nothing here makes HTML from what was sent.
+
+import { ago, clock, day, isToday, pad, precise, zone } from "./format.js";
+
+// Times: the server writes UTC, the reader's zone takes its place.
+
+export function localTimes(root) {
+  for (const element of root.querySelectorAll("time[datetime]")) {
+    const at = new Date(element.dateTime);
+    if (isNaN(at)) continue;
+    const full = element.dataset.form === "full";
+    element.textContent = (full || !isToday(at) ? `${day(at)} ` : "") + precise(at) + (full ? ` ${zone(at)}` : "");
+    element.title = `${day(at)} ${precise(at)} ${zone(at)}`;
+  }
+  for (const element of root.querySelectorAll("text[data-time]")) {
+    const at = new Date(Number(element.dataset.time) * 1000), step = Number(element.dataset.step);
+    if (step >= 86400) element.textContent = day(at);
+    else element.textContent = ("days" in element.dataset ? `${pad(at.getMonth() + 1)}-${pad(at.getDate())} ` : "") + clock(at, step);
+  }
+  for (const element of root.querySelectorAll("[data-zone]")) element.textContent = `Started, ${zone()}`;
+  relativeTimes(root);
+}
+
+function relativeTimes(root) {
+  for (const element of root.querySelectorAll(".ago[data-at]")) element.textContent = ago(Date.now() - Number(element.dataset.at));
+}
+
+// Copying.
+
+export function copy(text, what = "Copied") {
+  const done = () => { document.getElementById("said").textContent = what; };
+  if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => {});
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button.copy");
+  if (!button) return;
+  copy(button.dataset.copyFrom ? document.getElementById(button.dataset.copyFrom).textContent : button.dataset.copy);
+  if (button.dataset.done) return;
+  const label = button.firstChild.textContent;
+  button.dataset.done = "1";
+  button.firstChild.textContent = "Copied";
+  setTimeout(() => { button.firstChild.textContent = label; delete button.dataset.done; }, 1200);
+});
+
+// News: ask every two seconds. What is new takes its place at once where the reader would not lose a line by it;
+// else it waits behind a button.
+
+const live = document.getElementById("live");
+const main = document.getElementById("main");
+const kind = main.dataset.live;
+let seen = "", waiting = null;
+
+export const isLive = () => kind !== undefined && live.getAttribute("aria-pressed") === "true";
+
+function reading() {
+  const active = document.activeElement, results = document.getElementById("results");
+  return window.scrollY > 80 || window.getSelection().toString() !== "" || document.querySelector("dialog[open]") ||
+    (active && active.closest("form, .heatmap, .lines, .scroll, #results") && active !== document.body) ||
+    (results && results.matches(":hover") && Date.now() - moved < 3000) ||
+    (results && results.querySelector("details[open]"));
+}
+
+let moved = 0;
+document.addEventListener("pointermove", () => { moved = Date.now(); }, { passive: true });
+
+async function look() {
+  if (isLive() && !document.hidden) {
+    try {
+      const answer = await fetch(location.href, { headers: { "X-Live": "1", "If-None-Match": seen, Accept: "text/html" } });
+      if (answer.status === 200) {
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const first = seen === "";
+        seen = answer.headers.get("ETag") || "";
+        if (isLive() && (!first || page.getElementById("memory").textContent !== document.getElementById("memory").textContent)) offer(page);
+      }
+      live.classList.remove("lost");
+    } catch {
+      live.classList.add("lost");
+    }
+  }
+  setTimeout(look, 2000);
+}
+
+function offer(page) {
+  document.getElementById("memory").replaceChildren(...document.adoptNode(page.getElementById("memory")).childNodes);
+  if (!reading()) { renew(page); return; }
+  waiting = page;
+  let button = document.getElementById("news");
+  if (!button) {
+    button = document.createElement("button");
+    button.type = "button";
+    button.id = "news";
+    button.textContent = "Show what is new";
+    button.addEventListener("click", () => { if (waiting) renew(waiting); window.scrollTo({ top: 0 }); });
+    main.prepend(button);
+  }
+}
+
+function renew(page) {
+  waiting = null;
+  const button = document.getElementById("news");
+  if (button) button.remove();
+  const results = document.getElementById("results"), fresh = page.getElementById("results");
+  if (results && fresh) results.replaceChildren(...document.adoptNode(fresh).childNodes);
+  else main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes);
+  localTimes(main);
+  main.dispatchEvent(new CustomEvent("renewed"));
+}
+
+localTimes(document);
+setInterval(() => { if (!document.hidden) relativeTimes(document); }, 5000);
+if (kind !== undefined) {
+  live.hidden = false;
+  live.addEventListener("click", () => live.setAttribute("aria-pressed", String(!isLive())));
+  if (kind === "") setTimeout(look, 1000);
+}
+// A narrow screen shows the query in one line, which opens.
+if (matchMedia("(max-width: 640px)").matches) document.querySelectorAll(".asked").forEach((asked) => { asked.open = false; });

@@ -1,0 +1,228 @@
+// A trace's page: rows by keyboard and mouse, search, errors, zoom, and a span's details without a new page.
+
+import { count, plural } from "./format.js";
+import { drawScale, Overview } from "./map.js";
+import { copy, isLive, localTimes } from "./page.js";
+import { Tree } from "./tree.js";
+
+const get = (id) => document.getElementById(id);
+const list = get("tree"), address = new URL(location.href), base = address.pathname.replace(/\/$/, "");
+const tree = new Tree(list, keep);
+const overview = new Overview(get("map"), (part) => zoom(part));
+
+// Every state is in the address: the span, what is closed, the search, the zoom.
+
+let named = address.searchParams.has("span");
+
+function keep() {
+  const closed = tree.closedKeys();
+  const state = {
+    span: named && tree.chosen >= 0 ? tree.data.key[tree.chosen] : null,
+    closed: closed.length && closed.length <= 60 ? closed.join(",") : null,
+    search: get("search").value || null,
+    zoom: tree.zoom[0] > 0 || tree.zoom[1] < tree.data.length ? tree.zoom.map((at) => Math.round(at)).join("-") : null,
+  };
+  for (const [name, value] of Object.entries(state)) if (value === null) address.searchParams.delete(name); else address.searchParams.set(name, value);
+  history.replaceState(null, "", address);
+}
+
+// A span's details: the last click wins, and what was fetched once is not fetched again.
+
+const details = new Map();
+let asked = null;
+
+async function choose(row) {
+  const key = tree.data.key[row];
+  tree.chosen = row;
+  named = true;
+  tree.moveTo(row);
+  keep();
+  if (asked) asked.abort();
+  asked = null;
+  if (!details.has(key)) {
+    const mine = asked = new AbortController();
+    try {
+      const answer = await fetch(`${base}/spans/${key}`, { signal: mine.signal, headers: { Accept: "text/html" } });
+      if (!answer.ok) throw new Error(answer.statusText);
+      const text = await answer.text();
+      if (mine.signal.aborted) return;
+      details.set(key, text);
+      if (details.size > 200) details.delete(details.keys().next().value);
+    } catch (error) {
+      if (error.name !== "AbortError") get("said").textContent = "The details of this span cannot be shown.";
+      return;
+    }
+  }
+  const panel = get("span"), page = new DOMParser().parseFromString(details.get(key), "text/html");
+  panel.replaceChildren(...document.adoptNode(page.body).childNodes);
+  panel.scrollTop = 0;
+  localTimes(panel);
+  if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView({ block: "start" });
+}
+
+// Zoom.
+
+function zoom([from, to]) {
+  tree.zoom = [Math.max(0, from), Math.min(tree.data.length, to)];
+  if (!(tree.zoom[1] > tree.zoom[0])) tree.zoom = [0, tree.data.length];
+  get("zoom-out").hidden = tree.zoom[0] === 0 && tree.zoom[1] === tree.data.length;
+  drawScale(get("scale"), tree.zoom, tree.data.length);
+  overview.draw(tree, tree.zoom);
+  tree.redraw();
+  keep();
+}
+
+function zoomTo(row) {
+  const start = tree.data.start[row], took = Math.max(tree.data.took[row], tree.data.length / 1e6), margin = took * 0.05;
+  zoom([start - margin, start + took + margin]);
+}
+
+// Search: names, services and addresses at once; attributes, events and messages as the server finds them.
+
+let hits = [], searching = 0;
+
+async function search() {
+  const text = get("search").value.trim().toLowerCase(), mine = ++searching, { data } = tree;
+  const found = new Set();
+  if (text) {
+    const has = (texts) => texts.map((one) => one.toLowerCase().includes(text));
+    const [names, texts, services] = [has(data.names), has(data.texts), has(data.services.map(([name]) => name))];
+    data.key.forEach((key, row) => { if (names[data.name[row]] || texts[data.text[row]] || services[data.service[row]] || key.startsWith(text)) found.add(row); });
+  }
+  show(found);
+  if (!text) return;
+  const answer = await fetch(`${base}/find?${new URLSearchParams({ text })}`);
+  if (!answer.ok || mine !== searching) return;
+  const rows = new Map(data.row.map((stored, row) => [stored, row]));
+  for (const stored of await answer.json()) if (rows.has(stored)) found.add(rows.get(stored));
+  if (mine === searching) show(found);
+
+  function show(all) {
+    hits = [...all].sort((a, b) => a - b);
+    tree.hits = all;
+    tree.redraw();
+    get("hits").textContent = text ? plural(hits.length, "match").replace("matchs", "matches") : "";
+    keep();
+  }
+}
+
+function stepHit(by) {
+  const at = tree.next(hits, by);
+  if (at !== undefined) get("hits").textContent = `${count(at + 1)} of ${count(hits.length)}`;
+}
+
+function stepError(by) {
+  const rows = tree.data.error, at = tree.next(rows, by);
+  if (at === undefined) return;
+  get("errors-at").textContent = `error ${count(at + 1)} of ${count(rows.length)}`;
+  choose(rows[at]);
+}
+
+// Keys.
+
+const inTree = {
+  ArrowDown: () => tree.step(1), ArrowUp: () => tree.step(-1),
+  PageDown: () => tree.step(Math.floor(list.clientHeight / tree.height)), PageUp: () => tree.step(-Math.floor(list.clientHeight / tree.height)),
+  Home: () => tree.step(-Infinity), End: () => tree.step(Infinity),
+  Enter: () => choose(tree.cursor), " ": () => choose(tree.cursor),
+  ArrowRight: () => { if (tree.closed[tree.cursor]) tree.toggle(tree.cursor, false); else if (tree.hasChildren(tree.cursor)) tree.moveTo(tree.cursor + 1); },
+  ArrowLeft: () => {
+    if (tree.hasChildren(tree.cursor) && !tree.closed[tree.cursor]) tree.toggle(tree.cursor, true);
+    else if (tree.parent[tree.cursor] >= 0) tree.moveTo(tree.parent[tree.cursor]);
+  },
+};
+const anywhere = {
+  j: () => tree.step(1), k: () => tree.step(-1),
+  e: () => stepError(1), E: () => stepError(-1), n: () => stepHit(1), N: () => stepHit(-1),
+  "/": () => get("search").focus(), z: () => zoomTo(tree.cursor), 0: () => zoom([0, tree.data.length]),
+  c: () => collapse(true), x: () => collapse(false), y: () => copy(tree.data.key[tree.cursor], "Span ID copied"),
+  "?": () => get("help").showModal(),
+};
+const collapse = (close) => tree.toggleAll((row) => !close || tree.data.depth[row] > 0 || tree.data.key.length < 2, close);
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || get("help").open) return;
+  if (event.target.closest("input, select, textarea")) {
+    if (event.target === get("search") && (event.key === "Enter" || event.key === "Escape")) {
+      event.preventDefault();
+      if (event.key === "Enter") stepHit(event.shiftKey ? -1 : 1);
+      else { get("search").value = ""; search(); }
+      list.focus();
+    }
+    return;
+  }
+  const act = (event.target === list && inTree[event.key]) || anywhere[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+list.addEventListener("click", (event) => {
+  const element = event.target.closest(".row");
+  if (!element) return;
+  const row = Number(element.dataset.row);
+  if (event.target.closest(".twist") && tree.hasChildren(row)) { tree.cursor = row; tree.toggle(row); } else choose(row);
+});
+list.addEventListener("dblclick", (event) => { const element = event.target.closest(".row"); if (element) zoomTo(Number(element.dataset.row)); });
+list.addEventListener("focus", () => list.setAttribute("aria-activedescendant", `row-${tree.cursor}`));
+get("search").addEventListener("input", () => search());
+for (const [id, act] of Object.entries({
+  "hit-after": () => stepHit(1), "hit-before": () => stepHit(-1), "error-after": () => stepError(1), "error-before": () => stepError(-1),
+  collapse: () => collapse(true), expand: () => collapse(false), "zoom-out": () => zoom([0, tree.data.length]), keys: () => get("help").showModal(),
+})) get(id).addEventListener("click", act);
+document.addEventListener("click", (event) => {
+  const button = event.target.closest(".legend button[data-service]");
+  if (!button) return;
+  const number = Number(button.dataset.service);
+  const of = (row) => tree.data.service[row] === number;
+  const open = tree.data.key.some((_, row) => of(row) && tree.hasChildren(row) && !tree.closed[row]);
+  tree.toggleAll(of, open);
+  button.setAttribute("aria-pressed", String(open));
+});
+
+// News of a trace that is not complete yet.
+
+let seen = "";
+async function look() {
+  if (isLive() && !document.hidden) {
+    try {
+      const answer = await fetch(location.href, { headers: { "X-Live": "1", "If-None-Match": seen, Accept: "text/html" } });
+      if (answer.status === 200) {
+        seen = answer.headers.get("ETag") || "";
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const data = JSON.parse(page.getElementById("outline").textContent);
+        if (data.key.length !== tree.data.key.length) {
+          const whole = tree.zoom[0] === 0 && tree.zoom[1] === tree.data.length;
+          for (const part of [".facts", ".legend", "#logs"]) { const fresh = page.querySelector(part), old = document.querySelector(part); if (fresh && old) old.replaceWith(document.adoptNode(fresh)); }
+          details.clear();
+          if (whole) tree.zoom = null;
+          tree.take(data);
+          zoom(tree.zoom);
+          begin();
+        }
+      }
+    } catch { /* asked again in two seconds */ }
+  }
+  setTimeout(look, 2000);
+}
+
+function begin() {
+  for (const button of document.querySelectorAll(".legend button")) button.disabled = false;
+  localTimes(document);
+}
+
+const state = Object.fromEntries(address.searchParams);
+address.hash = "";
+get("rows").hidden = get("row-pages").hidden = true;
+for (const id of ["toolbar", "tree", "map"]) get(id).hidden = false;
+tree.take(JSON.parse(get("outline").textContent));
+for (const key of (state.closed || "").split(",")) if (tree.row.has(key)) tree.closed[tree.row.get(key)] = 1;
+tree.arrange();
+get("search").value = state.search || "";
+const chosen = tree.row.get(state.span);
+if (chosen !== undefined) { tree.chosen = chosen; tree.moveTo(chosen); list.scrollTop = Math.max(0, tree.place.get(chosen) * tree.height - list.clientHeight / 3); } else tree.chosen = 0;
+const part = (state.zoom || "").split("-").map(Number);
+zoom(part.length === 2 && part.every((at) => Number.isFinite(at)) ? part : [0, tree.data.length]);
+if (state.search) search();
+begin();
+if (get("main").dataset.live === "trace") setTimeout(look, 2000);

@@ -1,0 +1,185 @@
+// The rows of a waterfall: which of them are open, and the drawing of those on the screen, and of no others.
+
+import { count, duration } from "./format.js";
+
+const make = (tag, className, text) => {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+};
+
+export class Tree {
+  // `list` is the scrolling element; `changed` is called when the reader opened, closed or moved something.
+  constructor(list, changed) {
+    this.list = list;
+    this.changed = changed;
+    this.sheet = make("div", "sheet");
+    list.replaceChildren(this.sheet);
+    this.drawn = new Map();
+    this.hits = new Set();
+    this.cursor = 0;
+    this.chosen = -1;
+    this.narrow = matchMedia("(max-width: 640px)");
+    list.addEventListener("scroll", () => this.draw(), { passive: true });
+    addEventListener("resize", () => { this.fit(); this.redraw(); });
+  }
+
+  get height() { return this.narrow.matches ? 42 : 24; }
+
+  take(data) {
+    const closed = new Set(this.data ? this.closedKeys() : []);
+    const cursor = this.data && this.data.key[this.cursor], chosen = this.data && this.data.key[this.chosen];
+    const n = data.key.length, stack = [];
+    this.data = data;
+    this.errors = new Set(data.error);
+    this.parent = new Int32Array(n).fill(-1);
+    this.end = new Int32Array(n).fill(n);  // after the last descendant
+    for (let row = 0; row < n; row++) {
+      while (stack.length > data.depth[row]) this.end[stack.pop()] = row;
+      if (stack.length) this.parent[row] = stack.at(-1);
+      stack.push(row);
+    }
+    this.row = new Map(data.key.map((key, row) => [key, row]));
+    this.closed = new Uint8Array(n);
+    for (const key of closed) if (this.row.has(key)) this.closed[this.row.get(key)] = 1;
+    this.cursor = this.row.get(cursor) ?? 0;
+    this.chosen = this.row.get(chosen) ?? -1;
+    this.zoom = this.zoom || [0, data.length];
+    this.arrange();
+  }
+
+  hasChildren(row) { return this.end[row] > row + 1; }
+  closedKeys() { return this.data.key.filter((_, row) => this.closed[row]); }
+
+  // Find the rows that no closed row hides.
+  arrange() {
+    this.open = [];
+    this.place = new Map();
+    for (let row = 0; row < this.end.length;) {
+      this.place.set(row, this.open.length);
+      this.open.push(row);
+      row = this.closed[row] ? this.end[row] : row + 1;
+    }
+    this.fit();
+    this.redraw();
+  }
+
+  toggle(row, close = !this.closed[row]) {
+    if (!this.hasChildren(row)) return;
+    this.closed[row] = close ? 1 : 0;
+    this.arrange();
+    this.changed();
+  }
+
+  // Close or open all rows with children that `wanted` picks.
+  toggleAll(wanted, close) {
+    for (let row = 0; row < this.end.length; row++) if (this.hasChildren(row) && wanted(row)) this.closed[row] = close ? 1 : 0;
+    while (!this.place.has(this.cursor) && this.parent[this.cursor] >= 0) this.cursor = this.parent[this.cursor];
+    this.arrange();
+    this.moveTo(this.cursor);
+    this.changed();
+  }
+
+  moveTo(row) {
+    for (let above = this.parent[row]; above >= 0; above = this.parent[above]) this.closed[above] = 0;
+    this.cursor = row;
+    if (!this.place.has(row)) this.arrange();
+    const top = this.place.get(row) * this.height, { scrollTop, clientHeight } = this.list;
+    if (top < scrollTop) this.list.scrollTop = top;
+    else if (top + this.height > scrollTop + clientHeight) this.list.scrollTop = top + this.height - clientHeight;
+    this.redraw();
+    this.list.setAttribute("aria-activedescendant", `row-${row}`);
+  }
+
+  step(by) {
+    const at = Math.max(0, Math.min(this.open.length - 1, (this.place.get(this.cursor) ?? 0) + by));
+    this.moveTo(this.open[at]);
+  }
+
+  // The next of `rows` (ascending) after the cursor, or before it; round and round.
+  next(rows, by) {
+    if (!rows.length) return;
+    const after = by > 0 ? rows.find((row) => row > this.cursor) ?? rows[0] : rows.findLast((row) => row < this.cursor) ?? rows.at(-1);
+    this.moveTo(after);
+    return rows.indexOf(after);
+  }
+
+  fit() {
+    if (!this.open) return;
+    const room = Math.max(260, innerHeight - this.list.getBoundingClientRect().top - scrollY - 20);
+    this.list.style.height = `${Math.min(this.open.length * this.height, room)}px`;
+    this.sheet.style.height = `${this.open.length * this.height}px`;
+  }
+
+  redraw() {
+    for (const element of this.drawn.values()) element.remove();
+    this.drawn.clear();
+    this.draw();
+  }
+
+  draw() {
+    const first = Math.max(0, Math.floor(this.list.scrollTop / this.height) - 8);
+    const last = Math.min(this.open.length, Math.ceil((this.list.scrollTop + this.list.clientHeight) / this.height) + 8);
+    const wanted = new Set();
+    const added = document.createDocumentFragment();
+    for (let at = first; at < last; at++) {
+      const row = this.open[at];
+      wanted.add(row);
+      if (this.drawn.has(row)) continue;
+      const element = this.element(row);
+      element.style.top = `${at * this.height}px`;
+      this.drawn.set(row, element);
+      added.append(element);
+    }
+    for (const [row, element] of this.drawn) if (!wanted.has(row)) { element.remove(); this.drawn.delete(row); }
+    this.sheet.append(added);
+  }
+
+  element(row) {
+    const { data } = this, service = data.services[data.service[row]], failed = this.errors.has(row);
+    const element = make("div", `row${row === this.chosen ? " chosen" : ""}${row === this.cursor ? " cursor" : ""}${failed ? " failed" : ""}${this.hits.has(row) ? " hit" : ""}`);
+    element.id = `row-${row}`;
+    element.dataset.row = row;
+    element.setAttribute("role", "treeitem");
+    element.setAttribute("aria-level", data.depth[row] + 1);
+    element.setAttribute("aria-selected", row === this.chosen);
+    const label = make("span", "label");
+    label.style.paddingLeft = `${Math.min(data.depth[row], 14) * 13}px`;
+    const twist = make("span", "twist", this.hasChildren(row) ? (this.closed[row] ? "▸" : "▾") : "");
+    if (this.hasChildren(row)) element.setAttribute("aria-expanded", !this.closed[row]);
+    twist.setAttribute("aria-hidden", "true");
+    const mark = make("span", `mark s${service[1]}`);
+    mark.setAttribute("aria-hidden", "true");
+    label.append(twist, mark, make("span", "name", data.names[data.name[row]] || "(no name)"));
+    if (this.parent[row] < 0 || data.service[this.parent[row]] !== data.service[row]) label.append(" ", make("span", "quiet", service[0]));
+    if (data.depth[row] > 14) label.append(" ", make("span", "quiet", `+${data.depth[row] - 14} deeper`));
+    if (this.closed[row]) label.append(" ", make("span", "tag", `+${count(this.end[row] - row - 1)}`));
+    if (data.texts[data.note[row]]) label.append(" ", make("span", "remark", data.texts[data.note[row]]));
+    if (failed) label.append(" ", make("span", "bad", "error"));
+    const logs = data.logs[row];
+    if (logs) label.append(" ", make("span", `tag${logs[1] >= 17 ? " bad" : logs[1] >= 13 ? " warn" : ""}`, `${count(logs[0])} log${logs[0] === 1 ? "" : "s"}`));
+    if (data.texts[data.text[row]]) label.append(" ", make("span", "quiet", data.texts[data.text[row]]));
+    label.title = `${data.names[data.name[row]]} · ${service[0]}`;
+    element.append(label, this.bar(row, service[1]), make("span", "took", duration(data.took[row] / 1000)));
+    return element;
+  }
+
+  bar(row, slot) {
+    const { data } = this, [from, to] = this.zoom, length = to - from;
+    const time = make("span", "time");
+    const part = (className, at, took, height) => {
+      const left = Math.max((at - from) / length, 0), right = Math.min((at + took - from) / length, 1);
+      if (right < 0 || left > 1) return;
+      const bar = make("span", className);
+      bar.style.left = `${left * 100}%`;
+      if (height !== 0) bar.style.width = `${Math.max(right - left, 0) * 100}%`;
+      time.append(bar);
+    };
+    part(`bar-span s${slot}`, data.start[row], data.took[row]);
+    const critical = data.critical[row] || [];
+    for (let at = 0; at < critical.length; at += 2) part("bar-critical", critical[at], critical[at + 1]);
+    for (const at of data.events[row] || []) part("bar-event", at, 0, 0);
+    return time;
+  }
+}
