@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from opentelemetry.trace import Span
 
 REDACTED: Final = "REDACTED"
 WITH_QUERY: Final = ("url.full", "http.url", "http.target")
+URL: Final = re.compile(r"(\burl: [^\s?]*\?)\S*")  # as messages of requests and urllib3 have it
 
 
 def redact(span: Span) -> None:
@@ -31,3 +33,11 @@ def redact_query(span: Span, request: requests.PreparedRequest) -> None:
     """
     if "?" in (request.url or ""):
         redact(span)
+
+
+def redact_urls(text: str) -> str:
+    """Redact the query of each URL in the message or the traceback of an exception of `requests`.
+
+    `Max retries exceeded with url: /path?token=...` would otherwise show what `redact_query` hides.
+    """
+    return URL.sub(rf"\g<1>{REDACTED}", text) if "url: " in text else text
