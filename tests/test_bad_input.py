@@ -225,7 +225,7 @@ def test_whatever_is_sent_is_answered_or_refused(service: Service, installed_pro
     assert honest.status == 200
     assert service.workers() == workers  # none has ended
     service.server.stop()
-    # gunicorn's own line about what it refuses, and OpenTelemetry's about baggage of trusted callers, quote a part of it.
+    # gunicorn's line about what it refuses, and OpenTelemetry's about a trusted caller's baggage, quote a part of it.
     quoting = re.compile(r"Invalid request from ip=|opentelemetry\.baggage")
     said = [line for line in service.server.output().splitlines()[lines:] if not quoting.search(line)]
     assert [line for line in said if "ERROR" in line or "Traceback" in line or len(line) > 200] == []

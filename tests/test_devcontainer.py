@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -85,7 +86,7 @@ class Devcontainer:
 
     def __post_init__(self) -> None:
         self.port, profiles_port, self.viewer_port = free_ports(3)
-        self.env = {
+        self.env: dict[str, Any] = {
             "CODESPACE_NAME": "stand-in",
             "COMPOSE_PROJECT_NAME": self.name,
             "HOME": str(self.folder.parent / "home"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import json
 import os
 import re
@@ -17,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import requests
@@ -111,8 +110,9 @@ def built(folder: Path, name: str) -> Iterator[str]:
     """Both images of a project: `name`-dev and `name`-prod."""
     try:
         for file, project in (("compose.yaml", name), ("compose.prod.yaml", f"{name}-prod")):
-            env = {"COMPOSE_PROJECT_NAME": project, "COMPOSE_FILE": file, "HONEYCOMB_API_KEY": KEY}
-            run("docker", "compose", "build", cwd=folder, VERSION="1.2.3", REVISION="abcdef", **env)
+            labels: dict[str, Any] = {"VERSION": "1.2.3", "REVISION": "abcdef"}
+            env: dict[str, Any] = {"COMPOSE_PROJECT_NAME": project, "COMPOSE_FILE": file, "HONEYCOMB_API_KEY": KEY}
+            run("docker", "compose", "build", cwd=folder, **env, **labels)
         yield name
     finally:
         docker("image", "rm", "--force", f"{name}-prod", f"{name}-dev", check=False)
@@ -215,12 +215,6 @@ print([top for root in ("/app", "/opt", "/usr", "/etc") for top, *_ in os.walk(r
 TOOLS = "git vim less ssh curl ps ip sudo make python pip pytest ruff mypy otlp-viewer traced-flask"
 
 
-def packed(stream: IO[bytes]) -> IO[bytes]:
-    """The stream, unpacked if an engine packs its layers."""
-    buffered = io.BufferedReader(stream)  # type: ignore[arg-type]
-    return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered  # type: ignore[return-value]
-
-
 def found_in(image: str, *needles: bytes) -> set[bytes]:
     """Which of the texts are anywhere in the image: in its configuration, its history or a file of any layer."""
     found: set[bytes] = set()
@@ -229,11 +223,15 @@ def found_in(image: str, *needles: bytes) -> set[bytes]:
             for member in archive:
                 if not member.isfile():
                     continue
-                stream, rest = packed(archive.extractfile(member)), b""  # type: ignore[arg-type]
+                stream: Any = archive.extractfile(member)
+                if stream.peek(2)[:2] == b"\x1f\x8b":  # an engine that packs its layers
+                    stream = gzip.GzipFile(fileobj=stream)
+                rest = b""
                 while part := stream.read(1 << 20):
                     found |= {needle for needle in needles if needle in rest + part}
                     rest = part[-100:]
-        saved.stdout.read()  # type: ignore[union-attr]
+        assert saved.stdout is not None
+        saved.stdout.read()
     assert saved.returncode == 0
     return found
 
