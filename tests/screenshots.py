@@ -1,6 +1,7 @@
 """Take the pictures in docs/images from a project that runs: `make demo`, then `.venv/bin/python tests/screenshots.py`.
 
-It sends traffic to the backend first. PORT and VIEWER_PORT name other ports. Needs Playwright and Chromium.
+It sends traffic to the backend first. PORT, VIEWER_PORT and PROJECT name other ports and another folder than demo/.
+Needs Playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -71,9 +72,8 @@ def draw_box(page: Any) -> None:
 
 
 def main() -> int:
-    traffic = ROOT / "{{cookiecutter.project}}" / "bin" / "traffic"
-    text = "\n".join(line for line in traffic.read_text("utf-8").splitlines() if not line.lstrip().startswith("#%"))
-    subprocess.run([sys.executable, "-", "--seconds", "20", "--url", BACKEND], input=text, text=True, check=True)
+    project = Path(os.environ.get("PROJECT") or ROOT / "demo")
+    subprocess.run([sys.executable, project / "bin/traffic", "--seconds", "20", "--url", BACKEND], check=True)
     home = trace_of(HOME)
     trace_of("/api/examples/failing")
     time.sleep(2)
