@@ -1,10 +1,9 @@
+# ruff: noqa: F811  a fixture that is imported has the name of the parameter that asks for it
 """The production Compose file on a real Swarm of one node: it is taken, becomes healthy, and is updated."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,24 +11,14 @@ from pathlib import Path
 
 import pytest
 from conftest import environment, free_ports
+from containers import KEY, docker, engine  # noqa: F401
 from receiver import eventually
-
-KEY = "hcaik_01marked00key0that0must0never0be0shown00000000000000000000"
-
-
-def docker(*arguments: str, check: bool = True, **env: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, env=environment(**env))
-    assert done.returncode == 0 or not check, done.stderr
-    return done.stdout.strip()
 
 
 @pytest.fixture
-def swarm() -> Iterator[None]:
+def swarm(engine: None) -> Iterator[None]:
     """A Swarm; one that was made here is left at the end."""
-    if not shutil.which("docker") or not (state := docker("info", "--format={{.Swarm.LocalNodeState}}", check=False)):
-        if os.environ.get("CI"):
-            pytest.fail("there is no Docker engine")
-        pytest.skip("there is no Docker engine")
+    state = docker("info", "--format={{.Swarm.LocalNodeState}}")
     if state == "active":
         yield
         return
