@@ -91,7 +91,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
         if tag == "select" and self._select:
             name, options = self._select
-            self.fields.append((name, next((value for value, chosen in options if chosen), options[0][0])))
+            self.fields.append((name, next((value for value, chosen in options if chosen), options[0][0]).strip("\0")))
             self._select = None
 
     def handle_data(self, data: str) -> None:

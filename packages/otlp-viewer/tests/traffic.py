@@ -184,7 +184,8 @@ class Shop:
             self.sender.span(
                 "catalog", "SELECT catalog.books", at + took * (0.2 + 0.6 * number / reads), took * 0.5 / reads, inside,
                 SpanKind.CLIENT,
-                {"db.system.name": "postgresql", "db.collection.name": "books", "app.plan": plan, "app.book.title": title,
+                {"db.system.name": "postgresql", "db.collection.name": "books", "app.plan": plan,
+                 "app.book.title": title,
                  "db.query.text": "SELECT id, title, author, price FROM books WHERE id = $1 ORDER BY edition DESC"},
             )  # fmt: skip
         if self._chance.random() < 0.3:
@@ -199,7 +200,8 @@ class Shop:
         inside = self._call("gateway", "cart", edge, at + took * 0.1, took * 0.7, "POST", "/v1/items")
         self.sender.span(
             "cart", "HSET cart", at + took * 0.3, took * 0.2, inside, SpanKind.CLIENT,
-            {"db.system.name": "redis", "db.operation.name": "HSET"}, events=[("cache.miss", took * 0.05, {"key": "cart:81"})],
+            {"db.system.name": "redis", "db.operation.name": "HSET"},
+            events=[("cache.miss", took * 0.05, {"key": "cart:81"})],
         )  # fmt: skip
         if self._chance.random() < 0.15:
             self.sender.log("cart", at + took * 0.4, "WARN", "Cart has been idle for 30 minutes", inside, app__items=3)
@@ -226,7 +228,8 @@ class Shop:
         raised = [
             ("exception", took * 0.2, {
                 "exception.type": "payments.CardDeclined", "exception.message": message,
-                "exception.stacktrace": 'Traceback (most recent call last):\n  File "payments/charge.py", line 71, in charge\n'
+                "exception.stacktrace": "Traceback (most recent call last):\n"
+                '  File "payments/charge.py", line 71, in charge\n'
                 "    answer = processor.charge(card, amount)\npayments.CardDeclined: " + message + "\n",
             })
         ] if declined else []  # fmt: skip

@@ -159,8 +159,8 @@ def _summaries(
         parameters,
     )
     types = snapshot.columns.get(SUMMARY["status"], frozenset())
-    return [
-        TraceSummary(
+    found = [
+        (
             *row[:10],
             from_text(row[10], types),
             *row[11:14],
@@ -168,6 +168,7 @@ def _summaries(
         )
         for row in rows
     ]
+    return [TraceSummary(*trace) for trace in found]
 
 
 def trees(snapshot: Snapshot, trace_ids: Collection[str], most: int) -> dict[str, Trace]:

@@ -1,6 +1,7 @@
 """A time axis that leaves long idle times out, so that what happened fills the plot."""
 
 import bisect
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,9 +125,7 @@ def nice_step(length: float) -> float:
 
 def _busy(seconds: Sequence[int]) -> list[tuple[int, int]]:
     """Return from when to when there were events, without the longest times in which there were none."""
-    gaps = [
-        (after - before - 1, number) for number, (before, after) in enumerate(zip(seconds, seconds[1:], strict=False))
-    ]
+    gaps = [(after - before - 1, number) for number, (before, after) in enumerate(itertools.pairwise(seconds))]
     remaining = seconds[-1] + 1 - seconds[0]
     cuts = []
     for length, number in sorted(gaps, reverse=True)[: MOST_PERIODS - 1]:
@@ -142,7 +141,7 @@ def _busy(seconds: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _ticks(periods: Sequence[Period], step: float, width: float, tick_step: float) -> list[Tick]:
-    """Return round times, and the start of each period where no round time is near; none so near another to touch it."""
+    """Return round times, and the starts of periods without one near; none so near another that they would touch."""
     candidates: list[tuple[float, float]] = []
     for period in periods:
         end = period.start + period.columns * step

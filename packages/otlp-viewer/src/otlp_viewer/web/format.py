@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from markupsafe import Markup
@@ -64,7 +65,7 @@ def plural(number: float, singular: str, plural_: str = "") -> str:
 def measured(value: Any, name: str) -> str:
     """Return the value of a calculation or field of this name: a duration where the name says so."""
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return visible(value, 200)
     if re.search(r"_ms\)?$", name) and not name.startswith("COUNT"):
@@ -98,7 +99,7 @@ def visible(value: Any, longest: int = LONGEST_VALUE) -> str:
 
 def breakable(name: str) -> Markup:
     """Return the name of a field that breaks after its dots and underscores, not within a word."""
-    return Markup("<wbr>").join(re.findall(r"[^._/-]*[._/-]?", visible(name, 200)))  # noqa: S704
+    return Markup("<wbr>").join(re.findall(r"[^._/-]*[._/-]?", visible(name, 200)))
 
 
 def number(text: str) -> float:
@@ -154,7 +155,18 @@ def finite(text: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
-UNITS = {"": 1.0, "ms": 1.0, "s": 1000.0, "us": 0.001, "µs": 0.001, "ns": 0.000001, "min": 60_000.0, "m": 60_000.0, "h": 3_600_000.0}  # fmt: skip
+UNITS = {
+    "": 1.0,
+    "ns": 0.000001,
+    "us": 0.001,
+    "µs": 0.001,
+    "ms": 1.0,
+    "s": 1000.0,
+    "m": 60_000.0,
+    "min": 60_000.0,
+    "h": 3_600_000.0,
+}
+"""Of durations, in milliseconds."""
 
 
 def milliseconds(text: str) -> float | None:
@@ -166,7 +178,7 @@ def milliseconds(text: str) -> float | None:
     return None if value is None else value * UNITS[found[2]]
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[..., Any]] = {
     "duration": duration,
     "count": count,
     "plural": plural,

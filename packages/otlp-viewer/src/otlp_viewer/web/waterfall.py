@@ -167,7 +167,7 @@ def about(span: SpanOutline) -> str:
 def outline(
     chart: Waterfall, keys: Sequence[str], slots: Mapping[str, int], log_marks: Mapping[str, tuple[int, int]]
 ) -> dict[str, object]:
-    """Return the waterfall for the page's script: columns with a value for each row, times in microseconds since the start.
+    """Return the waterfall for the page's script: columns with a value for each row, times in microseconds.
 
     `keys` address the rows' spans; `slots` are the services' colors, `log_marks` the
     number of logs and their highest severity number by span id.

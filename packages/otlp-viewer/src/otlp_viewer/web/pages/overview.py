@@ -13,10 +13,12 @@ MOST_SERVICES = 12
 
 
 def add(blueprint: Blueprint, site: Site) -> None:
-    blueprint.add_url_rule("/", "overview", lambda: unless_same(site, lambda: _page(site)))
+    @blueprint.get("/")
+    def overview() -> Response:
+        return unless_same(site, lambda: _page(site))
 
 
-def _page(site: Site) -> Response | str:
+def _page(site: Site) -> str:
     store = site.store
     if not store.version[0]:
         return render_template("overview.html", page="overview", empty=True)

@@ -9,7 +9,6 @@ from werkzeug.wrappers import Response
 from otlp_viewer.query import operators
 from otlp_viewer.query.types import Answer, Box, Comparison, Group, Invalid, Query, UnknownColumn
 from otlp_viewer.web import axis, charts, format, forms
-from otlp_viewer.web.axis import Axis
 from otlp_viewer.web.pages import common
 from otlp_viewer.web.pages.common import RANGES, Json, Site, query_url, traces_url, unless_same
 from otlp_viewer.web.questions import QUESTIONS, Question
