@@ -1,11 +1,13 @@
-"""A store, and a client of the application around it."""
+"""A store, a client of the application around it, and a viewer that runs."""
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 from flask.testing import FlaskClient
 from otlp_viewer.store import Store
 from otlp_viewer.web.app import create_app
+from running import viewer
 
 
 @pytest.fixture
@@ -26,3 +28,12 @@ def small_store() -> Iterator[Store]:
 @pytest.fixture
 def client(store: Store) -> FlaskClient:
     return create_app(store).test_client()
+
+
+@pytest.fixture(scope="session")
+def viewer_address() -> Iterator[str]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = int(listener.getsockname()[1])
+    with viewer(port) as address:
+        yield address

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from waitress.server import create_server  # type: ignore[import-untyped]
 
 from otlp_viewer.model import Trace
 from otlp_viewer.store import Store
+from otlp_viewer.store.store import SMALLEST_MEMORY
 from otlp_viewer.terminal import Printer
 from otlp_viewer.web.app import create_app
 
@@ -25,13 +27,26 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--host", help="address to listen on (VIEWER_HOST; default 127.0.0.1)")
     made.add_argument("--port", help="port to listen on (VIEWER_PORT; default 4318)")
     made.add_argument("--db", metavar="FILE", help="file to keep spans and logs in (VIEWER_DB; default: in memory)")
+    made.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="bytes for spans, logs and queries, such as 256MB or 1GB (VIEWER_MEMORY; default 512MB); the oldest go"
+        " when half of it is full",
+    )
     return made
+
+
+def size(text: str) -> int | None:
+    """Return the bytes that a size such as 512MB means; None where it means none, or less than 64 MB."""
+    found = re.fullmatch(r"(\d{1,9})\s*([KMG]?)I?B?", text.strip().upper())
+    bytes_ = int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]] if found else 0
+    return bytes_ if SMALLEST_MEMORY <= bytes_ < 1 << 50 else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code (1: cannot listen, 2: bad setting).
 
-    Arguments go before the variables VIEWER_HOST, VIEWER_PORT and VIEWER_DB. VIEWER_TRACES is where a browser finds
+    Arguments go before the variables VIEWER_HOST, VIEWER_PORT, VIEWER_DB and VIEWER_MEMORY. VIEWER_TRACES is where a browser finds
     a trace, but for its id; VIEWER_ALLOWED_HOSTS adds to the hosts that are answered.
     """
     given = parser().parse_args(arguments)
@@ -47,8 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"otlp-viewer: {named} is {port!r}, not a port from 1 to 65535", file=sys.stderr)
         return 2
 
+    memory = size(given.memory or os.environ.get("VIEWER_MEMORY") or "512MB")
+    if memory is None:
+        named = "--memory" if given.memory else "VIEWER_MEMORY"
+        wrong = given.memory or os.environ.get("VIEWER_MEMORY")
+        print(f"otlp-viewer: {named} is {wrong!r}, not a size of 64MB or more, such as 512MB", file=sys.stderr)
+        return 2
+
     try:
-        store = Store(path=given.db or os.environ.get("VIEWER_DB") or ":memory:")
+        store = Store(given.db or os.environ.get("VIEWER_DB") or ":memory:", memory)
     except ValueError as error:
         named = "--db" if given.db else "VIEWER_DB"
         print(f"otlp-viewer: cannot open {named}: {error}", file=sys.stderr)
@@ -65,7 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # The app answers 413 in OTLP's own form; waitress only bounds what it buffers before that.
         # More threads than it can work with, so that one is free to say that it is busy.
-        server = create_server(app, host=host, port=int(port), threads=12, max_request_body_size=1 << 26)
+        # Half-sent requests hold a connection, not a thread; there are connections enough for pages beside them.
+        server = create_server(
+            app,
+            host=host,
+            port=int(port),
+            threads=12,
+            max_request_body_size=1 << 26,
+            connection_limit=1000,
+            channel_timeout=60,
+            asyncore_use_poll=True,
+        )
     except (OSError, ValueError) as error:
         print(
             f"otlp-viewer: cannot listen on {host}:{port} ({error}); --host and --port (VIEWER_HOST, VIEWER_PORT)"

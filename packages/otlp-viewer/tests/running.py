@@ -1,0 +1,32 @@
+"""Runs `otlp-viewer` for tests that send from other programs."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pytest
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test; in CI, which has everything, let it fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextmanager
+def viewer(port: int) -> Iterator[str]:
+    """The address of a viewer that runs."""
+    command = [sys.executable, "-m", "otlp_viewer", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace") as process:
+        try:
+            assert process.stdout
+            assert "waiting" in process.stdout.readline()
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
