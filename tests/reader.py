@@ -115,6 +115,11 @@ class Terminal:
     def type(self, text: str) -> None:
         self.child.send(text)
 
+    def has_ended(self) -> bool:
+        """Whether the shell asks for the next command."""
+        self.read()
+        return len(self.PROMPT.findall(self.shown)) > self.prompts
+
     def until_prompt(self, seconds: float = 300) -> str:
         """The exit status of the last command, once the shell asks for another one."""
 
@@ -244,7 +249,8 @@ class Reader:
         self.terminals.append(Terminal(folder, self.env))
         port = self.ports[4567]
         check = (lambda: ready in busy.read()) if ready else (lambda: answers(f"http://127.0.0.1:{port}/api/health"))
-        assert eventually(check, 300), f"{command!r} is not ready:\n{busy.read()[-3000:]}"
+        eventually(lambda: check() or busy.has_ended(), 300)
+        assert check(), f"{command!r} is not ready:\n{busy.read()[-3000:]}"
 
     def expect(self, text: str) -> None:
         text = self.here(text)
