@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,29 +12,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 from conftest import environment, free_ports
 from receiver import eventually
 
 
-def processes() -> list[tuple[int, int, str]]:
-    """The id, the parent's id and the state of every process."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
-    return [(int(pid), int(parent), state) for pid, parent, state in map(str.split, listing.splitlines())]
-
-
 def family(pid: int) -> set[int]:
     """A process and every one below it."""
-    parents = {child: parent for child, parent, _ in processes()}
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
+    try:
+        return {pid, *(each.pid for each in psutil.Process(pid).children(recursive=True))}
+    except psutil.NoSuchProcess:
+        return {pid}
 
 
 def alive(pids: set[int]) -> set[int]:
     """Those that still run; one that has ended and that nobody has asked about does not."""
-    return {pid for pid, _, state in processes() if pid in pids and not state.startswith("Z")}
+    return {
+        each.pid for each in psutil.process_iter(["status"]) if each.pid in pids and each.info["status"] != "zombie"
+    }
 
 
 class Running:
@@ -62,11 +57,11 @@ class Running:
         self.process.wait(wait)
 
     def stop(self, sign: int = signal.SIGTERM, wait: float = 20) -> float:
-        """Send a signal to the program, and say how many seconds it took to end."""
-        began = time.monotonic()
+        """Send a signal to the program. Return how many seconds it took to end."""
+        start = time.monotonic()
         self.process.send_signal(sign)
         self.process.wait(wait)
-        return time.monotonic() - began
+        return time.monotonic() - start
 
     def kill(self) -> None:
         """End it and whatever it started, in sessions of their own too."""
@@ -97,7 +92,7 @@ def answers(url: str) -> bool:
 def gunicorn(project: Path, log: Path, *flags: str, **env: str) -> Iterator[tuple[Running, str]]:
     """The backend as `make prod` runs it, with more flags; and its address."""
     (port,) = free_ports(1)
-    command = [str(project / ".venv/bin/gunicorn"), "-c", "gunicorn.conf.py", *flags, "backend.app:create_app()"]
+    command = [str(project / ".venv/bin/gunicorn"), *flags, "backend.app:create_app()"]
     with running(command, project, log, PORT=str(port), **env) as server:
         base = f"http://127.0.0.1:{port}"
         assert eventually(lambda: answers(f"{base}/api/health"), 30), server.output()
@@ -110,31 +105,22 @@ class Load:
     def __init__(self, base: str, count: int) -> None:
         self.trace_ids: list[str] = []
         self.failures: list[Any] = []
-        self.began = threading.Event()
         self._url = f"{base}/api/activities/home"
         self._count = count
 
-    def _ask(self, _: int) -> None:
+    def _ask(self) -> None:
         try:
             answer = requests.get(self._url, timeout=20)
-        except requests.RequestException as error:
-            self.failures.append(error)
-            return
-        if answer.status_code == 200:
             self.trace_ids.append(answer.headers["traceresponse"].split("-")[1])
-        else:
-            self.failures.append(answer.status_code)
-        if len(self.trace_ids) > self._count / 10:
-            self.began.set()
+            answer.raise_for_status()
+        except (KeyError, requests.RequestException) as error:
+            self.failures.append(error)
 
-    def run(self, meanwhile: Callable[[], object] | None = None) -> float:
-        """Seconds that it took; `meanwhile` is called once a tenth of the answers are there."""
-        began = time.monotonic()
+    def run(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Send the requests; `meanwhile` is called once a tenth of the answers are there."""
         with ThreadPoolExecutor(4) as pool:
-            asked = [pool.submit(self._ask, number) for number in range(self._count)]
-            if meanwhile:
-                assert self.began.wait(60)
-                meanwhile()
+            asked = [pool.submit(self._ask) for _ in range(self._count)]
+            asked[self._count // 10].result()
+            meanwhile()
             for each in asked:
                 each.result()
-        return time.monotonic() - began

@@ -45,7 +45,7 @@ def test_200_requests_give_200_complete_traces(
     with receiving() as receiver:
         with gunicorn(installed_project, log, *flags, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url) as (server, base):
             load = Load(base, 200)
-            load.run((lambda: server.process.send_signal(meanwhile)) if meanwhile else None)
+            load.run(lambda: server.process.send_signal(meanwhile) if meanwhile else None)
             server.stop()
         assert load.failures == []
         assert eventually(lambda: len(complete(receiver, load.trace_ids)) == 200, 5)
