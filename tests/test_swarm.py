@@ -52,7 +52,7 @@ def test_the_production_services_run_on_swarm_and_are_updated_one_replica_after_
     ).stdout
     stack = project / "stack.json"
     with stack.open("wb") as file:
-        subprocess.run(["python3", "deploy/swarm.py"], cwd=project, input=resolved, stdout=file, check=True)
+        subprocess.run(["python3", "deploy/swarm.py", name], cwd=project, input=resolved, stdout=file, check=True)
     assert KEY not in stack.read_text()
     services = json.loads(stack.read_text())["services"]
     assert services["backend"]["environment"]["HONEYCOMB_API_KEY_FILE"] == "/run/secrets/honeycomb_api_key"

@@ -1,9 +1,9 @@
 """Make the production Compose file one that Docker Swarm takes, which knows an older form of Compose files.
 
-docker compose --file compose.prod.yaml config --format json | python3 deploy/swarm.py >stack.json
+docker compose --file compose.prod.yaml config --format json | python3 deploy/swarm.py IMAGE >stack.json
 docker stack deploy --compose-file stack.json NAME
 
-Nodes must have the image or be able to pull it. Swarm publishes ports on every address of every node: keep others off
+IMAGE is one that every node has or can pull. Swarm publishes ports on every address of every node: keep others off
 with a firewall.
 """
 
@@ -25,8 +25,10 @@ NOT_FOR_SWARM = (
 
 def main() -> None:
     """Read the resolved file from standard input, and print the one for Swarm."""
+    image = sys.argv[1]
     given = json.load(sys.stdin)
     for service in given["services"].values():
+        service["image"] = image
         limits = {"memory": str(service.get("mem_limit", "512m")), "pids": service.get("pids_limit", 128)}
         for name in [each for each in service if each in NOT_FOR_SWARM or service[each] is None]:
             del service[name]
