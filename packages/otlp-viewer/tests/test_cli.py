@@ -118,7 +118,10 @@ def test_many_half_sent_requests_do_not_hold_up_the_pages(running_viewer: tuple[
     process, port = running_viewer
     assert process.stdout
     process.stdout.readline()
-    head = b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\nContent-Length: 9\r\n\r\n"
+    head = (
+        b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/x-protobuf\r\nContent-Length: 9\r\n\r\n"
+    )
     with contextlib.ExitStack() as stack:
         for number in range(300):
             half = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))

@@ -8,6 +8,7 @@ import pytest
 from by_hand import LATENCY, NOON, ROUTES, by_group, by_hand, generated, same, span, text
 from flask.testing import FlaskClient
 from otlp_viewer.query import operators as parse
+from otlp_viewer.query.types import Box, Invalid, TooExpensive
 from otlp_viewer.store import Store
 from sender import add, ask
 
@@ -271,3 +272,122 @@ def test_an_empty_viewer_answers_with_nothing(client: FlaskClient) -> None:
     answer = client.post("/api/query", json={})
     assert answer.get_json()["data"] == {"results": [{"data": {"COUNT": 0}}], "series": []}
     assert {"key_name": "duration_ms", "type": "float"} in client.get("/api/columns").get_json()
+
+
+# Numbers
+
+
+def values(store: Store, *given: Any) -> None:
+    add(store, [span(n, n, **{"app.x": value}) for n, value in enumerate(given)])
+
+
+def rows(store: Store, calculations: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
+    answer = ask(store, {"calculations": calculations, "start_time": NOON, **more})
+    return [row["data"] for row in answer["data"]["results"]]
+
+
+def test_equal_numbers_are_one_value_whatever_their_type(store: Store) -> None:
+    values(store, 1, 1.0, 0.0, -0.0, 0, 2.5)
+    found = rows(store, [{"op": "COUNT"}], breakdowns=["app.x"], orders=[{"column": "app.x"}])
+    assert found == [{"app.x": 0, "COUNT": 3}, {"app.x": 1, "COUNT": 2}, {"app.x": 2.5, "COUNT": 1}]
+    assert rows(store, [{"op": "COUNT_DISTINCT", "column": "app.x"}]) == [{"COUNT_DISTINCT(app.x)": 3}]
+
+
+def test_large_integers_stay_exact(store: Store) -> None:
+    large = 2**53
+    values(store, large, large + 1, 2**63 - 1, -(2**63))
+    calculations = [{"op": op, "column": "app.x"} for op in ("MAX", "MIN")]
+    assert rows(store, calculations) == [{"MAX(app.x)": 2**63 - 1, "MIN(app.x)": -(2**63)}]
+    for op, value, count in ((">", large, 2), (">=", large + 1, 2), ("=", large + 1, 1), ("<", large + 1, 2)):
+        filters = [{"column": "app.x", "op": op, "value": value}]
+        assert rows(store, [{"op": "COUNT"}], filters=filters) == [{"COUNT": count}], (op, value)
+    assert rows(store, [{"op": "SUM", "column": "app.x"}]) == [{"SUM(app.x)": 2 * large}]
+
+
+def test_a_calculation_has_filters_and_a_name_of_its_own(store: Store) -> None:
+    values(store, 1, 2, 3, 4)
+    small = [{"column": "app.x", "op": "<", "value": 3}]
+    one_more = {"column": "app.x", "op": "=", "value": 4}
+    calculations = [
+        {"op": "COUNT"},
+        {"op": "COUNT", "name": "small", "filters": small},
+        {"op": "SUM", "column": "app.x", "name": "sum of small", "filters": small},
+        {
+            "op": "COUNT",
+            "name": "either",
+            "filter_combination": "OR",
+            "filters": [*small, {**small[0], "op": "=", "value": 4}],
+        },
+    ]
+    assert rows(store, calculations) == [{"COUNT": 4, "small": 2, "sum of small": 3, "either": 3}]
+
+
+def test_a_heatmap_has_filters_too(store: Store) -> None:
+    values(store, 1, 2, 3, 4)
+    small = [{"column": "app.x", "op": "<", "value": 3}]
+    answer = ask(store, {"calculations": [{"op": "HEATMAP", "column": "app.x", "filters": small}], "start_time": NOON})
+    cells = [cell for row in answer["data"]["series"] for cell in row["data"]["HEATMAP(app.x)"]]
+    assert sum(count for *_, count in cells) == 2
+
+
+def test_a_count_of_a_column_counts_where_it_is(store: Store) -> None:
+    add(store, [span(0, **{"app.x": 1}), span(1), span(2, **{"app.x": "text"})])
+    assert rows(store, [{"op": "COUNT", "column": "app.x"}]) == [{"COUNT(app.x)": 2}]
+
+
+def test_two_parts_of_an_answer_with_one_name_are_refused(store: Store) -> None:
+    add(store, [span(0, **{"COUNT": 1})])
+    with pytest.raises(Invalid, match='would be called "COUNT": give the calculation a "name"'):
+        ask(store, {"breakdowns": ["COUNT"]})
+    assert rows(store, [{"op": "COUNT", "name": "spans"}], breakdowns=["COUNT"]) == [{"COUNT": 1, "spans": 1}]
+
+
+def test_a_sample_rate_says_how_many_spans_one_stands_for(store: Store) -> None:
+    add(
+        store,
+        [span(0, duration_ms=1.0, SampleRate=10), span(1, duration_ms=3.0), span(2, duration_ms=5.0, SampleRate=0)],
+    )
+    calculations = [
+        {"op": "COUNT"},
+        {"op": "SUM", "column": "duration_ms"},
+        {"op": "AVG", "column": "duration_ms"},
+        {"op": "MAX", "column": "duration_ms"},
+    ]
+    assert rows(store, calculations) == [
+        {"COUNT": 12, "SUM(duration_ms)": 18.0, "AVG(duration_ms)": 1.5, "MAX(duration_ms)": 5.0}
+    ]
+
+
+# What a query may cost
+
+
+def test_a_query_ends_after_its_time_with_a_reason(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otlp_viewer.store.store.LONGEST_QUERY", 0.2)
+    add(store, [span(0)])
+    with store._snapshot() as snapshot, pytest.raises(TooExpensive, match=r"longer than 0\.2 s"):
+        snapshot.rows("SELECT count(*) FROM range(1000000) a, range(100000) b WHERE (a.range * b.range) % 7 = 3")
+
+
+def test_a_query_that_needs_too_much_memory_ends_with_a_reason(small_store: Store) -> None:
+    add(small_store, [span(0)])
+    with small_store._snapshot() as snapshot, pytest.raises(TooExpensive, match="more memory"):
+        snapshot.rows("SELECT range, count(*) FROM range(100000000) GROUP BY range")
+    assert small_store.counts() == (1, 0)
+
+
+def test_the_largest_filters_are_answered(store: Store) -> None:
+    add(store, generated(2000, seed=9))
+    filters = [
+        {"column": "app.text", "op": "in", "value": [f"{number}-{n}" for n in range(99)] + ["a"]}
+        for number in range(100)
+    ]
+    answer = ask(store, {"filters": filters, "start_time": NOON, "time_range": 600})
+    one = ask(store, {"filters": filters[:1], "start_time": NOON, "time_range": 600})
+    assert answer["data"]["results"] == one["data"]["results"]
+
+
+def test_many_names_can_be_compared(store: Store) -> None:
+    add(store, [span(n, n / 100, duration_ms=n, **{f"app.n{i}": n % (i + 2) for i in range(300)}) for n in range(500)])
+    comparison = store.compare(store.parse({"start_time": NOON}), Box("duration_ms", NOON, NOON + 10, 400, 500))
+    assert (comparison.inside, comparison.outside) == (100, 400)
+    assert comparison.fields
