@@ -7,7 +7,7 @@ edit; "…" stands for anything, and times and ids for others. A comment above a
     run beside a clone                                      type it in the folder that holds the template
     exits with N                                            the exit status of its last command, if it is not 0
     file PATH, append to PATH, replace FUNCTION in PATH     where the text goes; so does a first line "# PATH"
-    insert after "TEXT" in PATH, insert before ...          beside the first line that begins so, whatever its indent
+    insert after "TEXT" in PATH, insert before ...          beside the first line that begins so
     from PATH                                               the file contains it
 """
 
@@ -292,7 +292,7 @@ class Reader:
             (function,) = [each for each in functions if each.name == found[2]]
             lines[function.decorator_list[0].lineno - 1 : function.end_lineno] = [text]
         elif found[3]:
-            beside = next(at for at, line in enumerate(lines) if line.lstrip().startswith(found[4].lstrip()))
+            beside = next(at for at, line in enumerate(lines) if line.startswith(found[4]))
             lines.insert(beside + (found[3] == "after"), text)
         else:
             lines.append(f"\n\n{text}" if path.suffix == ".py" else text)
