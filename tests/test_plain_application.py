@@ -27,17 +27,19 @@ def create_app(test_config=None):
     def hello():
         return "Hello, World!"
 
-    from . import blog, db
+    from . import blog
 
-    db.init_app(app)
+    app.teardown_appcontext(blog.close_db)
     app.register_blueprint(blog.bp)
     app.add_url_rule("/", endpoint="index")
     return app
 """
-DB = """
+BLOG = """
 import sqlite3
 
-from flask import current_app, g
+from flask import Blueprint, abort, current_app, flash, g, redirect, render_template, request, url_for
+
+bp = Blueprint("blog", __name__)
 
 
 def get_db():
@@ -48,20 +50,8 @@ def get_db():
 
 
 def close_db(e=None):
-    db = g.pop("db", None)
-    if db is not None:
+    if db := g.pop("db", None):
         db.close()
-
-
-def init_app(app):
-    app.teardown_appcontext(close_db)
-"""
-BLOG = """
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
-
-from .db import get_db
-
-bp = Blueprint("blog", __name__)
 
 
 @bp.route("/")
@@ -96,7 +86,7 @@ def test_the_readmes_lines_trace_an_application_like_the_one_of_flasks_tutorial(
     factory = set_up + FACTORY.replace(made, f"    {instrument.strip()}\n{made}")
     package = tmp_path / "flaskr"
     (package / "templates").mkdir(parents=True)
-    for name, text in {"__init__": factory, "db": DB, "blog": BLOG}.items():
+    for name, text in {"__init__": factory, "blog": BLOG}.items():
         (package / f"{name}.py").write_text(text)
     (package / "templates" / "index.html").write_text(TEMPLATE)
 
