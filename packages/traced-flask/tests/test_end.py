@@ -19,7 +19,7 @@ import pytest
 from conftest import Run, clean_environment
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from receivers import Receiver, hang, unused_port, wait_until
+from receivers import Receiver, answering, hang, unused_port, wait_until
 from traced_flask import gunicorn
 
 APP = """
@@ -191,12 +191,55 @@ def test_a_script_that_sigterm_ends_delivers_and_reports_the_signal(run: Run, re
     assert names(receiver) == ["work"]
 
 
+@pytest.mark.parametrize("first", ["os.kill(os.getpid(), signal.SIGTERM)", "sys.exit(143)"])
+def test_a_sigterm_does_not_cut_off_an_end_that_has_begun(run: Run, receiver: Receiver, first: str) -> None:
+    receiver.answer = answering(200, after=1)
+    later = """
+import threading
+timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+timer.daemon = True
+timer.start()
+"""
+    done = run(APP + SPAN + later + first, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
+    assert done.returncode == 143
+    assert names(receiver) == ["work"]
+    assert "Traceback" not in done.stderr
+
+
 def test_a_forked_child_delivers_what_it_has_traced(run: Run, receiver: Receiver) -> None:
     forked = "if os.fork():\n    os.wait()\nelse:\n    provider.get_tracer('test').start_span('of the child').end()\n"
     done = run(APP + SPAN + forked, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, PYTHONWARNINGS="ignore")
     assert done.returncode == 0
     assert names(receiver) == ["of the child", "work"]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_of_multiprocessing_ends_at_once_when_its_parent_says_so(
+    tmp_path: Path, receiver: Receiver, method: str
+) -> None:
+    program = """
+import multiprocessing
+
+def work(started):
+    started.set()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    started = context.Event()
+    child = context.Process(target=work, args=[started])
+    child.start()
+    started.wait()
+    child.terminate()
+    child.join()
+    print(child.exitcode)
+"""
+    (tmp_path / "program.py").write_text(APP + program)
+    environ = {**clean_environment(), "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
+    command = [sys.executable, "-W", "ignore", "program.py", method]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, text=True, capture_output=True, timeout=60)
+    assert done.stdout == f"-{signal.SIGTERM.value}\n", done.stderr
 
 
 def test_an_application_keeps_its_own_handler_of_sigterm(run: Run, receiver: Receiver) -> None:

@@ -320,6 +320,20 @@ def test_an_exporter_with_arguments_sends_there_alone(
     assert caplog.messages[1:] == ["Telemetry goes to http://127.0.0.1:9."]
 
 
+def test_what_pythons_logging_does_not_write_a_server_writes_for_its_workers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(routes, "_announced_for_workers", False)
+    monkeypatch.setenv("HONEYCOMB_API_KEY", KEY)
+    routes.announce()  # as a preloaded application does, with logging as it is by default
+    assert caplog.messages == []
+    servers_own = logging.getLogger("server")
+    servers_own.setLevel(logging.INFO)
+    routes.announce_for_workers(servers_own)
+    routes.announce_for_workers(servers_own)
+    assert caplog.messages == ["Telemetry goes to https://api.honeycomb.io."]
+
+
 # Pages.
 
 

@@ -351,6 +351,11 @@ def end() -> tuple[float, float]:
     return _end or (0.0, 0.0)
 
 
+def is_ending() -> bool:
+    """Whether the time of the end has begun and is not over."""
+    return _end is not None and time.monotonic() < _end[0]
+
+
 def forget_end() -> None:
     """Begin anew: an exporter is made, or this is a forked child."""
     global _end

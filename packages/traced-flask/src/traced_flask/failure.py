@@ -44,9 +44,11 @@ REFUSED: Final = "it refuses this telemetry ({})"
 NO_RECEIVER: Final = "there is no OTLP receiver at this address: it answered with {}. Check the address and the port"
 BAD_ADDRESS: Final = "the address is not one for OTLP over HTTP. It looks like http://localhost:4318"
 NO_CONNECTION: Final = "nothing accepts connections there. Check the address and that it runs"
-NO_TLS: Final = "it does not speak TLS. Is the address one of http://, not https://?"
+NO_TLS: Final = "it does not speak TLS. Check whether its address begins with http://, not https://"
 NO_ANSWER: Final = "no answer within {:.2g} s. Check that it runs and can be reached"
-CUT: Final = "the connection broke before the answer was complete. Check that it runs and speaks OTLP over HTTP"
+CUT: Final = (
+    "the connection broke before the answer was complete. Check that it runs, and whether it wants http or https"
+)
 NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"})
 
 

@@ -8,6 +8,7 @@ https://gunicorn.org/reference/settings/#server-hooks
 from __future__ import annotations
 
 import os
+import sys
 from threading import Thread
 from typing import Any, Final
 
@@ -21,6 +22,12 @@ REPLACED: Final = 0.5  # seconds that a worker gives a destination in an outage 
 def on_starting(server: Any) -> None:
     """Log where telemetry goes, once for all workers."""
     announce_for_workers(server.log)
+    monkey = sys.modules.get("gevent.monkey")
+    is_patched = monkey is not None and monkey.is_module_patched("threading")
+    if server.cfg.preload_app and server.cfg.worker_class_str == "gevent" and not is_patched:
+        server.log.warning(
+            "With gevent workers and preload_app, a worker's last telemetry is lost. Leave preload_app off."
+        )
 
 
 def worker_int(worker: Any) -> None:

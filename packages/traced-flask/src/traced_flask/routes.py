@@ -267,7 +267,8 @@ def _log(log: Log, found: Routes) -> None:
 
 
 def _log_once(log: Log, level: int, sentence: str) -> None:
-    if sentence not in _announced and not _announced_for_workers:
+    is_written = log is not logger or logger.isEnabledFor(level)  # if not, a server's own log may say it later
+    if is_written and sentence not in _announced and not _announced_for_workers:
         _announced.add(sentence)
         log.log(level, sentence)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ import time
 from types import FrameType
 from typing import Final, Protocol
 
-from traced_flask.delivery import LONGEST_END, begin_end
+from traced_flask.delivery import LONGEST_END, begin_end, is_ending
 from traced_flask.logs import detach
 
 MARGIN: Final = 0.25  # seconds in which deliveries log what they could not send
@@ -87,14 +88,34 @@ class Shutdown:
 
 
 _shutdowns: list[Shutdown] = []
+_exits_until = float("-inf")  # on time.monotonic()
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end the process as `sys.exit` does, so that telemetry is delivered, unless somebody handles it."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    """Let SIGTERM end the process as `sys.exit` does, so that telemetry is delivered, unless somebody handles it.
+
+    A process that `multiprocessing` has started stays as it is: its parent ends it so, and then waits for it.
+    """
+    is_main = threading.current_thread() is threading.main_thread() and not _is_of_multiprocessing()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):  # in a subinterpreter
             signal.signal(signal.SIGTERM, _exit)
 
 
+def _is_of_multiprocessing() -> bool:
+    return multiprocessing.current_process().name != "MainProcess"  # `parent_process` says it later
+
+
 def _exit(signum: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signum)  # what a shell sees of a process that the signal ends
+    """Exit with what a shell sees of a process that the signal ends.
+
+    A signal that comes while the process ends would cut that off, so it is ignored, for 3 seconds at most.
+    """
+    global _exits_until
+    if _is_of_multiprocessing():  # forked, with this handler
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    now = time.monotonic()
+    if now >= _exits_until and not is_ending():
+        _exits_until = now + LONGEST_END
+        sys.exit(128 + signum)
