@@ -128,7 +128,7 @@ def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 15) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
     """What `condition` answers once it is true; its last answer after `seconds`."""
     until = time.monotonic() + seconds
     while not (answer := condition()) and time.monotonic() < until:
