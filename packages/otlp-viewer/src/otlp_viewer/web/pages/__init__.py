@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from flask.blueprints import BlueprintSetupState
 from werkzeug.wrappers import Response as AnyResponse
 
 from otlp_viewer.store import Store
@@ -16,6 +17,11 @@ def pages(store: Store) -> Blueprint:
     """Make the pages about what is in the store."""
     blueprint = Blueprint("pages", __name__)
     site = Site(store)
+
+    @blueprint.record_once
+    def keep_static_files(state: BlueprintSetupState) -> None:
+        """Let a browser keep what it would else ask for again with each click."""
+        state.app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 60
 
     @blueprint.app_context_processor
     def everywhere() -> dict[str, Any]:

@@ -46,11 +46,11 @@ def _page(site: Site) -> str:
     problem = "Write an attribute as name=value." if parameter("attribute").strip() and not narrow.attribute else ""
     offset = whole(parameter("from"), 0, 10**9)
     found = store.logs(ON_A_PAGE + 1, narrow, offset=offset)
-    chart = _chart(site, narrow) if store.version[1] else None
+    chart = _chart(site, narrow) if found or narrow != LogFilter() else None
     return render_template(
         "logs.html",
         page="logs",
-        empty=not store.version[1],
+        empty=not store.counts()[1],
         logs=found[:ON_A_PAGE],
         more=len(found) > ON_A_PAGE,
         offset=offset,

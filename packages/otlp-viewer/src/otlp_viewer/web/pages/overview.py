@@ -20,7 +20,7 @@ def add(blueprint: Blueprint, site: Site) -> None:
 
 def _page(site: Site) -> str:
     store = site.store
-    if not store.version[0]:
+    if not store.counts()[0]:
         return render_template("overview.html", page="overview", empty=True)
     services = sorted(store.services(), key=lambda one: (-one.traces, -one.spans, one.name))
     return render_template(

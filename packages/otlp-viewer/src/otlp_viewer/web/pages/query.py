@@ -83,7 +83,7 @@ def _page(site: Site, text: str) -> str:
     return render_template(
         "query.html",
         page="query",
-        empty=not store.version[0],
+        empty=not any(store.counts()),
         signal=signal,
         things=signal,
         specification=specification,

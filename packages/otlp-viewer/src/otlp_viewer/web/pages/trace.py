@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, abort, jsonify, render_template, request
+from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
 from otlp_viewer.model import LogFilter, Outline, Span
@@ -104,7 +105,7 @@ def _page(site: Site, trace_id: str) -> str:
         rows_on_a_page=ROWS_ON_A_PAGE,
         errors=sum(row.span.error for row in chart.rows),
         services=_by_share(chart),
-        outline=waterfall.outline(chart, keys, site.colors.of(summary.services), _log_marks(site, trace_id)),
+        outline=_in_page(waterfall.outline(chart, keys, site.colors.of(summary.services), _log_marks(site, trace_id))),
         logs=logs[:MOST_LOGS][::-1],
         more_logs=len(logs) > MOST_LOGS,
         live=not summary.complete or fresh,
@@ -115,6 +116,12 @@ def _page(site: Site, trace_id: str) -> str:
         clocks=request.args.get("clocks", ""),
         **(_details(site, chosen, key) if chosen else {"span": None}),
     )
+
+
+def _in_page(data: Mapping[str, object]) -> Markup:
+    """Return data as short JSON in which nothing can end the element that holds it."""
+    text = json.dumps(data, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704
 
 
 def _by_share(chart: Waterfall) -> list[Json]:

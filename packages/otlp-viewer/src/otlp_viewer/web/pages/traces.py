@@ -39,7 +39,7 @@ def _page(site: Site) -> str:
     return render_template(
         "traces.html",
         page="traces",
-        empty=not store.version[0],
+        empty=not store.counts()[0],
         traces=found,
         total=total,
         offset=offset,

@@ -89,7 +89,7 @@ async function search() {
     const [names, texts, services] = [has(data.names), has(data.texts), has(data.services.map(([name]) => name))];
     data.key.forEach((key, row) => { if (names[data.name[row]] || texts[data.text[row]] || services[data.service[row]] || key.startsWith(text)) found.add(row); });
   }
-  show(found);
+  show(found, Boolean(text));
   if (!text) return;
   const answer = await fetch(`${base}/find?${new URLSearchParams({ text })}`);
   if (!answer.ok || mine !== searching) return;
@@ -97,11 +97,11 @@ async function search() {
   for (const stored of await answer.json()) if (rows.has(stored)) found.add(rows.get(stored));
   if (mine === searching) show(found);
 
-  function show(all) {
+  function show(all, more = false) {
     hits = [...all].sort((a, b) => a - b);
     tree.hits = all;
     tree.redraw();
-    get("hits").textContent = text ? plural(hits.length, "match").replace("matchs", "matches") : "";
+    get("hits").textContent = !text ? "" : more ? "…" : plural(hits.length, "match").replace("matchs", "matches");
     keep();
   }
 }

@@ -88,7 +88,8 @@ export class Tree {
     const top = this.place.get(row) * this.height, { scrollTop, clientHeight } = this.list;
     if (top < scrollTop) this.list.scrollTop = top;
     else if (top + this.height > scrollTop + clientHeight) this.list.scrollTop = top + this.height - clientHeight;
-    this.redraw();
+    this.draw();
+    for (const [each, element] of this.drawn) this.highlight(each, element);
     this.list.setAttribute("aria-activedescendant", `row-${row}`);
   }
 
@@ -136,14 +137,21 @@ export class Tree {
     this.sheet.append(added);
   }
 
+  highlight(row, element) {
+    element.classList.toggle("chosen", row === this.chosen);
+    element.classList.toggle("cursor", row === this.cursor);
+    element.classList.toggle("hit", this.hits.has(row));
+    element.setAttribute("aria-selected", row === this.chosen);
+  }
+
   element(row) {
     const { data } = this, service = data.services[data.service[row]], failed = this.errors.has(row);
-    const element = make("div", `row${row === this.chosen ? " chosen" : ""}${row === this.cursor ? " cursor" : ""}${failed ? " failed" : ""}${this.hits.has(row) ? " hit" : ""}`);
+    const element = make("div", failed ? "row failed" : "row");
+    this.highlight(row, element);
     element.id = `row-${row}`;
     element.dataset.row = row;
     element.setAttribute("role", "treeitem");
     element.setAttribute("aria-level", data.depth[row] + 1);
-    element.setAttribute("aria-selected", row === this.chosen);
     const label = make("span", "label");
     label.style.paddingLeft = `${Math.min(data.depth[row], 14) * 13}px`;
     const twist = make("span", "twist", this.hasChildren(row) ? (this.closed[row] ? "▸" : "▾") : "");

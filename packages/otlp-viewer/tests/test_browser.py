@@ -1,0 +1,570 @@
+"""The pages in a real Chromium: what a person sees, does and reads, from a question to the span that answers it."""
+
+import itertools
+import json
+import os
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import browser as chrome
+import pytest
+import traffic
+
+pytestmark = pytest.mark.browser
+THEMES = ("light", "dark")
+AXE = next(
+    filter(
+        Path.is_file,
+        (Path(folder) / "axe-core" / "axe.min.js" for folder in os.environ.get("NODE_PATH", "node_modules").split(":")),
+    ),
+    None,
+)
+
+
+def cannot(reason: str) -> NoReturn:
+    """Skip with the reason; fail where nobody would read it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        cannot("playwright is not installed")
+    if chrome.chromium() is None:
+        cannot("there is no Chromium here; CHROMIUM can name one")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chrome.chromium(), args=chrome.ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[str]:
+    """The address of a viewer with two minutes of traffic in it. Tests only look."""
+    with chrome.viewer() as address:
+        traffic.fill(address)
+        yield address
+
+
+@pytest.fixture(scope="module")
+def unusual(filled: str) -> dict[str, str]:
+    """The ids of one trace of each unusual kind."""
+    return traffic.odd(filled)
+
+
+@pytest.fixture
+def empty() -> Iterator[str]:
+    with chrome.viewer() as address:
+        yield address
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A page that fails the test when it writes an error, or loads anything from elsewhere."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda one: None if one.url.startswith("http://127.0.0.1:") else said.append(one.url))
+    page.set_default_timeout(15_000)
+    yield page
+    context.close()
+    assert said == []
+
+
+def traces(address: str) -> list[dict[str, Any]]:
+    return list(json.load(urllib.request.urlopen(f"{address}/api/traces?limit=1000", timeout=30)))
+
+
+def trace_of(address: str, name: str, error: bool = False) -> str:
+    return next(str(one["trace_id"]) for one in traces(address) if one["name"] == name and one["error"] == error)
+
+
+def paths(address: str) -> dict[str, str]:
+    heatmap = json.dumps({"calculations": [{"op": "HEATMAP", "column": "duration_ms"}]})
+    return {
+        "overview": "/",
+        "traces": "/traces",
+        "trace": f"/traces/{trace_of(address, 'POST /checkout')}",
+        "failed": f"/traces/{trace_of(address, 'POST /checkout', True)}",
+        "logs": "/logs",
+        "query": "/query",
+        "box": f"/query?query={heatmap}&box=0,9999999999,250,99999,duration_ms",
+        "clear": "/clear",
+    }
+
+
+def details(page: Any, name: str) -> None:
+    """Wait until the details are those of the span of this name."""
+    page.locator("#span h2", has_text=re.compile(f"^{re.escape(name)}$")).wait_for()
+
+
+def has_count(rows: Any, number: int) -> None:
+    """Wait until there are so many rows."""
+    from playwright.sync_api import expect
+
+    expect(rows).to_have_count(number)
+
+
+def at_a_span(page: Any) -> None:
+    page.wait_for_url(re.compile(r"/traces/[0-9a-f]{32}"))
+    page.locator("#tree .row.chosen").wait_for()
+    assert page.locator("#span h2").inner_text()
+
+
+# From a result to a span
+
+
+def questions(filled: str) -> list[str]:
+    text = urllib.request.urlopen(f"{filled}/query", timeout=30).read().decode()
+    return re.findall(r'<a href="(/query\?[^"]+)"', text.split('class="questions"')[1].split("</nav>")[0])
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_each_question_ends_at_a_span_in_two_clicks_and_the_way_back_is_the_browsers(
+    page: Any, filled: str, number: int
+) -> None:
+    link = questions(filled)[number].replace("&amp;", "&").replace("&#34;", '"')
+    page.goto(filled + link)
+    result = page.url
+    page.locator(".results tbody tr").first.locator(".cover").click()
+    if "/traces/" not in page.url:
+        page.locator(".traces tbody tr").first.click()
+    at_a_span(page)
+    shared = page.url
+    while page.url != result:
+        page.go_back()
+    assert page.locator(".results tbody tr").count() > 0
+    page.goto("about:blank")
+    page.goto(shared)
+    at_a_span(page)
+
+
+def test_a_cell_of_the_heatmap_opens_its_slowest_span(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/query")
+    column, row, _ = json.loads(page.locator("svg.heatmap").get_attribute("data-cells"))[-1]
+    move_to_cell(page, column, row)
+    assert re.search(r"\d span", page.locator(".reading").first.inner_text())
+    page.mouse.down()
+    page.mouse.up()
+    at_a_span(page)
+    assert "span=" in page.url
+
+
+def move_to_cell(page: Any, column: int, row: int) -> None:
+    heatmap = page.locator("svg.heatmap")
+    heatmap.scroll_into_view_if_needed()
+    around = heatmap.bounding_box()
+    width, columns = (float(heatmap.get_attribute(f"data-{name}")) for name in ("width", "columns"))
+    rows, height = (float(heatmap.get_attribute(f"data-{name}")) for name in ("rows", "height"))
+    assert width >= columns
+    place = next(
+        x + column - first
+        for _, first, length, x in json.loads(heatmap.get_attribute("data-periods"))
+        if first <= column < first + length
+    )
+    page.mouse.move(
+        around["x"] + (place + 0.5) / width * around["width"], around["y"] + (rows - row - 0.5) / rows * height
+    )
+
+
+def draw_box(page: Any, left: float, top: float, right: float, bottom: float) -> None:
+    """Drag a box over the heatmap, from and to shares of its width and its height."""
+    heatmap = page.locator("svg.heatmap")
+    heatmap.scroll_into_view_if_needed()
+    around = heatmap.bounding_box()
+    height = float(heatmap.get_attribute("data-height"))
+    page.mouse.move(around["x"] + left * around["width"], around["y"] + top * height + 1)
+    page.mouse.down()
+    page.mouse.move(around["x"] + right * around["width"], around["y"] + bottom * height, steps=5)
+    page.mouse.up()
+
+
+def test_a_box_shows_what_sets_it_apart_and_each_bar_leads_to_traces(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/query")
+    draw_box(page, 0.01, 0.0, 0.99, 0.4)
+    page.wait_for_url("**box=**")
+    comparison = page.locator("#comparison")
+    assert "http.route" in comparison.inner_text()
+    assert page.locator("svg.heatmap rect.box").is_visible()
+    comparison.locator("tr a.cover").first.click()
+    page.wait_for_url("**/traces?**")
+    assert "duration_ms from" in page.locator(".chips").inner_text()
+    page.locator(".traces tbody tr").first.click()
+    at_a_span(page)
+
+
+def test_a_point_of_a_line_leads_to_the_traces_behind_it(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/query")
+    chart = page.locator("svg.lines").first
+    chart.scroll_into_view_if_needed()
+    chart.hover(position={"x": 60, "y": 40})
+    assert re.search(r"\d+ ms|\d+ s", chart.locator("xpath=../../p").inner_text())
+    chart.click(position={"x": 60, "y": 40})
+    page.wait_for_url("**/traces?**start=**")
+    page.locator(".traces tbody tr").first.click()
+    at_a_span(page)
+
+
+def test_the_heatmap_works_by_keyboard(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/query")
+    page.locator("svg.heatmap").focus()
+    page.keyboard.press("ArrowRight")
+    assert re.search(r"\d span", page.locator(".reading").first.inner_text())
+    page.keyboard.press("Escape")
+    assert "Drag a box" in page.locator(".reading").first.inner_text()
+    page.keyboard.press("ArrowRight")
+    for _ in range(40):
+        page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**box=**")
+    page.goto(f"{filled}/query")
+    page.locator("svg.heatmap").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    at_a_span(page)
+
+
+def test_the_builder_asks_and_the_address_keeps_the_query(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/query")
+    page.get_by_label("Calculation").last.select_option("COUNT_DISTINCT")
+    page.get_by_label("of the field").last.fill("trace.trace_id")
+    page.locator("input[name=by]").first.fill("service.name")
+    page.get_by_role("button", name="Run query").click()
+    page.wait_for_url("**/query?query=**")
+    assert "COUNT_DISTINCT(trace.trace_id)" in page.locator(".results thead").inner_text()
+    before = page.url
+    page.get_by_role("button", name="Run query").click()
+    page.wait_for_load_state()
+    assert page.url == before
+    page.locator("input[name=by]").first.fill("no.such.field")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**no.such.field**")
+    assert "no.such.field" in page.get_by_role("alert").inner_text()
+
+
+# Lists
+
+
+def test_the_first_page_leads_to_a_service_its_errors_and_its_slowest_trace(page: Any, filled: str) -> None:
+    page.goto(filled)
+    page.get_by_role("link", name="payments", exact=True).click()
+    page.wait_for_url("**service=payments**")
+    page.go_back()
+    page.locator("section", has=page.get_by_role("heading", name="Errors")).locator("tbody tr").first.click()
+    at_a_span(page)
+    page.go_back()
+    page.locator("section", has=page.get_by_role("heading", name="Slowest")).locator("tbody tr").first.click()
+    at_a_span(page)
+
+
+def test_twenty_traces_fit_on_a_laptops_screen_and_rows_are_clickable_as_a_whole(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/traces")
+    rows = page.locator(".traces tbody tr")
+    assert rows.nth(19).bounding_box()["y"] + rows.nth(19).bounding_box()["height"] <= 800
+    around = rows.nth(3).bounding_box()
+    page.mouse.click(around["x"] + around["width"] - 20, around["y"] + around["height"] / 2)
+    at_a_span(page)
+
+
+def test_traces_are_sorted_by_their_headings_and_filtered_by_the_form(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/traces")
+    page.get_by_role("link", name="Duration").click()
+    page.wait_for_url("**sort=duration**")
+    durations = {one["trace_id"]: one["duration_ms"] for one in traces(filled)}
+    ids = [
+        link.split("/")[-1] for link in page.locator(".traces .cover").evaluate_all("all => all.map(a => a.pathname)")
+    ]
+    assert [durations[one] for one in ids] == sorted((durations[one] for one in ids), reverse=True)
+    page.get_by_label("Status").select_option("error")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**status=error**")
+    assert page.locator(".traces tbody tr:not(.failed)").count() == 0
+    page.get_by_role("link", name="Clear filters").click()
+    page.get_by_label("At least").fill("1,500 ms")
+    page.get_by_label("At least").press("Enter")
+    page.wait_for_url("**min_duration=1**")
+    assert page.get_by_label("At least").input_value() == "1,500 ms"
+
+
+def test_a_trace_is_found_by_its_id_from_every_page(page: Any, filled: str) -> None:
+    trace_id = trace_of(filled, "GET /search")
+    for path in ("/", "/logs", "/query"):
+        page.goto(filled + path)
+        page.get_by_label("Trace ID").fill(trace_id)
+        page.get_by_label("Trace ID").press("Enter")
+        page.wait_for_url(f"**/traces/{trace_id}")
+
+
+def test_logs_open_and_their_heatmap_narrows_them(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/logs")
+    page.locator(".log summary", has_text="Card was declined").first.click()
+    assert "payments.CardDeclined" in page.locator(".log details[open]").inner_text()
+    names = json.loads(page.locator("svg.heatmap").get_attribute("data-names"))
+    cells = json.loads(page.locator("svg.heatmap").get_attribute("data-cells"))
+    column, row, count = next(cell for cell in cells if names[cell[1]] == "ERROR")
+    move_to_cell(page, column, row)
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_url("**severity=17**")
+    assert page.locator(".log").count() == count
+    page.locator(".log summary").first.click()
+    page.get_by_role("link", name="Span in its trace").click()
+    at_a_span(page)
+
+
+# A trace
+
+
+def test_a_waterfall_is_walked_by_keyboard_and_by_mouse(page: Any, filled: str) -> None:
+    page.goto(filled + paths(filled)["trace"])
+    rows = page.locator("#tree .row")
+    count = rows.count()
+    assert page.locator("#tree").get_attribute("role") == "tree"
+    page.locator("#tree").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    details(page, "POST")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    has_count(rows, 1)
+    assert "closed=" in page.url
+    page.reload()
+    has_count(rows, 1)
+    page.keyboard.press("x")
+    has_count(rows, count)
+    rows.nth(2).click()
+    details(page, "POST /v1/orders")
+    assert "span=" in page.url
+    page.keyboard.press("z")
+    assert "zoom=" in page.url
+    assert page.get_by_role("button", name="Whole time").is_visible()
+    page.keyboard.press("0")
+    assert "zoom=" not in page.url
+    page.keyboard.press("?")
+    assert page.get_by_role("dialog").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.get_by_role("dialog").is_visible()
+
+
+def test_a_service_is_collapsed_by_its_name_in_the_legend(page: Any, filled: str) -> None:
+    page.goto(filled + paths(filled)["trace"])
+    rows = page.locator("#tree .row")
+    before = rows.count()
+    page.locator(".legend button", has_text="accounts").click()
+    has_count(rows, before - 1)
+    page.locator(".legend button", has_text="accounts").click()
+    has_count(rows, before)
+
+
+def test_all_of_ten_thousand_spans_can_be_reached(page: Any, filled: str, unusual: dict[str, str]) -> None:
+    page.goto(f"{filled}/traces/{unusual['large']}")
+    assert page.locator("#tree .row").count() < 100
+    page.locator("#tree").focus()
+    page.keyboard.press("End")
+    page.locator("#row-9999").wait_for()
+    page.locator("#row-9999").click()
+    details(page, "count item")
+    box = page.locator("#row-9999 .bar-span").bounding_box()
+    assert box["width"] >= 1
+    page.keyboard.press("Home")
+    seen = []
+    for _ in range(4):
+        page.keyboard.press("e")
+        seen.append(int(page.locator("#tree .row.chosen").get_attribute("data-row")))
+    assert len(set(seen)) == 4
+    assert max(seen) > 9000
+
+
+def test_search_finds_attributes_with_next_and_previous(page: Any, filled: str, unusual: dict[str, str]) -> None:
+    page.goto(f"{filled}/traces/{unusual['large']}")
+    page.keyboard.press("/")
+    page.keyboard.type("978-007")
+    page.locator("#hits", has_text=re.compile(r"[1-9]\d* matches")).wait_for()
+    page.keyboard.press("Enter")
+    page.keyboard.press("n")
+    assert page.locator("#hits").inner_text().startswith("2 of")
+    page.keyboard.press("N")
+    assert page.locator("#hits").inner_text().startswith("1 of")
+    assert page.locator("#tree .row.cursor.hit").count() == 1
+    assert "search=978-007" in page.url
+
+
+def test_a_click_fetches_the_span_alone_and_the_last_click_wins(
+    page: Any, filled: str, unusual: dict[str, str]
+) -> None:
+    page.goto(f"{filled}/traces/{unusual['large']}")
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    last_row = 15
+    page.evaluate(f"() => {{ for (let n = 1; n <= {last_row}; n++) document.getElementById(`row-${{n}}`).click(); }}")
+    has_count(page.locator(f"#row-{last_row}.chosen"), 1)
+    details(page, "count item")
+    page.wait_for_load_state("networkidle")
+    copied = page.locator("#span .copy").first.get_attribute("data-copy")
+    assert page.url.endswith(f"span={copied}")
+    assert [url for url in asked if "/spans/" not in url and "/static/" not in url] == []
+    asked.clear()
+    page.locator("#tree .row").nth(2).click()
+    page.locator("#tree .row").nth(3).click()
+    page.locator("#tree .row").nth(2).click()
+    page.wait_for_load_state("networkidle")
+    assert len([url for url in asked if "/spans/" in url]) <= 2
+
+
+def test_clocks_that_differ_and_work_that_outlasts_its_parent_are_said(
+    page: Any, filled: str, unusual: dict[str, str]
+) -> None:
+    page.goto(f"{filled}/traces/{unusual['skewed']}")
+    assert "The clock of catalog is 2 min 0 s behind." in page.locator("main").inner_text()
+    page.get_by_role("link", name="Show times as sent").click()
+    assert "Spans are where their own clocks put them." in page.locator("main").inner_text()
+    page.goto(f"{filled}/traces/{unusual['detached']}")
+    assert re.search(r"10\.0 ms\s+root, 3\.04 s in all", page.locator(".facts").inner_text())
+    assert "outlasts its parent" in page.locator("#tree").inner_text()
+
+
+def test_an_error_shows_its_exception_its_event_and_its_log(page: Any, filled: str) -> None:
+    page.goto(filled + paths(filled)["failed"])
+    for _ in range(6):
+        page.keyboard.press("e")
+    page.locator("#tree .row", has_text="charge card").click()
+    details(page, "charge card")
+    panel = page.locator("#span").inner_text()
+    assert "payments.CardDeclined" in panel
+    assert "retry" in panel
+    assert page.locator("#tree .bar-event").count() >= 2
+    assert "1 log" in page.locator("#tree").inner_text()
+
+
+# Quietly live
+
+
+def test_an_empty_viewer_comes_alive_with_the_first_trace(empty: str, page: Any) -> None:
+    page.goto(empty)
+    assert "Waiting for the first trace" in page.locator("main").inner_text()
+    traffic.fill(empty, requests=20, seconds=2)
+    page.locator(".services-list tbody tr").first.wait_for()
+    page.goto(f"{empty}/traces")
+    before = page.locator(".traces tbody tr").count()
+    traffic.fill(empty, requests=1, seconds=0.1, seed=2)
+    page.locator(".traces tbody tr").nth(before).wait_for()
+    page.get_by_role("button", name="Live").click()
+    traffic.fill(empty, requests=2, seconds=1, seed=3)
+    now = page.locator(".traces tbody tr").count()
+    page.wait_for_timeout(3500)
+    assert page.locator(".traces tbody tr").count() == now
+
+
+def test_news_wait_behind_a_button_while_somebody_reads(empty: str, page: Any) -> None:
+    traffic.fill(empty, requests=60, seconds=20)
+    page.goto(f"{empty}/traces")
+    page.mouse.wheel(0, 400)
+    page.wait_for_timeout(2500)
+    first = page.locator(".traces .cover").first.get_attribute("href")
+    traffic.fill(empty, requests=3, seconds=1, seed=2)
+    page.locator("#news").wait_for()
+    assert page.locator(".traces .cover").first.get_attribute("href") == first
+    page.locator("#news").click()
+    assert page.locator(".traces .cover").first.get_attribute("href") != first
+
+
+def test_a_trace_takes_in_spans_that_come_later(empty: str, page: Any) -> None:
+    import time
+
+    shop = traffic.Shop(traffic.Sender(7), 7)
+    root = shop.sender.span("gateway", "GET /later", time.time() - 1, 0.5)
+    shop.sender.send(empty)
+    page.goto(f"{empty}/traces/{root.get_span_context().trace_id:032x}")
+    assert page.locator("#tree .row").count() == 1
+    shop.sender.span("email", "send mail", time.time() - 0.4, 0.1, root)
+    shop.sender.send(empty)
+    page.locator("#tree .row", has_text="send mail").wait_for()
+
+
+def test_clear_asks_once(empty: str, page: Any) -> None:
+    traffic.fill(empty, requests=3, seconds=1)
+    page.goto(empty)
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_role("button", name="Clear").click()
+    assert "Waiting for the first trace" in page.locator("main").inner_text()
+
+
+# For everyone
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing(page: Any, filled: str, unusual: dict[str, str], theme: str) -> None:
+    if AXE is None:
+        cannot("axe-core is not there; NODE_PATH names the node_modules that has it")
+    page.emulate_media(color_scheme=theme)
+    wrong: dict[str, list[Any]] = {}
+    for name, path in (*paths(filled).items(), ("large", f"/traces/{unusual['large']}")):
+        page.goto(filled + path)
+        page.evaluate(AXE.read_text("utf-8"))
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+        if found:
+            wrong[name] = [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found]
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("width", [380, 768])
+def test_no_page_is_wider_than_a_narrow_screen_and_no_labels_touch(page: Any, filled: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 700})
+    for path in paths(filled).values():
+        page.goto(filled + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        labels = page.evaluate(
+            """() => [...document.querySelectorAll('.plot > svg:nth-child(2)')].map((svg) =>
+                [...svg.querySelectorAll('text[data-time]')].map((text) => text.getBoundingClientRect())
+                .filter((box) => box.width).map((box) => [box.left, box.right]))"""
+        )
+        for chart in labels:
+            for before, after in itertools.pairwise(sorted(chart)):
+                assert before[1] <= after[0], path
+
+
+def test_every_control_can_be_reached_and_seen_by_keyboard(page: Any, filled: str) -> None:
+    for path in paths(filled).values():
+        page.goto(filled + path)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        unseen = page.evaluate(
+            """() => [...document.querySelectorAll(
+                "main a:not(.cover), main button:enabled, main input, main select, .heatmap")]
+                .filter((one) => one.checkVisibility() && !one.closest("details:not([open])")).slice(0, 60)
+                .filter((one) => {
+                  one.focus({focusVisible: true});
+                  const style = getComputedStyle(one);
+                  return document.activeElement !== one || ["none", "0px"].includes(style.outlineStyle);
+                }).map((one) => one.outerHTML.slice(0, 80))"""
+        )
+        assert unseen == [], path
+
+
+def test_pages_can_be_read_without_their_script(chromium: Any, filled: str) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{filled}/query")
+    page.get_by_role("button", name="Run query").click()
+    assert page.locator(".results tbody tr").count() > 3
+    page.goto(filled + paths(filled)["trace"])
+    page.locator("#rows .row").nth(2).click()
+    assert page.locator("#span h2").inner_text() == "POST /v1/orders"
+    context.close()
+
+
+def test_a_printed_trace_has_its_rows(page: Any, filled: str) -> None:
+    page.goto(filled + paths(filled)["trace"])
+    page.emulate_media(media="print")
+    assert page.locator("#rows .row").first.is_visible()
+    assert not page.locator("#tree").is_visible()
