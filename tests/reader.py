@@ -220,6 +220,9 @@ class Reader:
         if ready := [text for each, text in BUSY.items() if re.search(each, command)]:
             self.start(command, ready[0])
             return
+        if command == "make prod-up" and self.alone:
+            self.alone.interrupt()
+            self.alone = None
         self.front.type(command + "\n")
         if command.startswith("bin/honeycomb key set"):
             self.answer("Press Enter to skip: ", KEY + "\n")
