@@ -1,13 +1,12 @@
 """A store, a client of the application around it, and a viewer that runs."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 from flask.testing import FlaskClient
 from otlp_viewer.store import Store
 from otlp_viewer.web.app import create_app
-from running import viewer
+from running import free_port, viewer
 
 
 @pytest.fixture
@@ -32,8 +31,5 @@ def client(store: Store) -> FlaskClient:
 
 @pytest.fixture(scope="session")
 def viewer_address() -> Iterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
-    with viewer(port) as address:
+    with viewer(free_port()) as address:
         yield address

@@ -1,6 +1,7 @@
 """Runs `otlp-viewer` for tests that send from other programs."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -18,10 +19,16 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 @contextmanager
-def viewer(port: int) -> Iterator[str]:
+def viewer(port: int, *options: str) -> Iterator[str]:
     """The address of a viewer that runs."""
-    command = [sys.executable, "-m", "otlp_viewer", "--port", str(port)]
+    command = [sys.executable, "-m", "otlp_viewer", "--port", str(port), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace") as process:
         try:
             assert process.stdout

@@ -14,14 +14,9 @@ from collections.abc import Iterator
 
 import pytest
 from export import export, json_span
+from running import free_port
 
 # Running it
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def start_viewer(*arguments: str, **settings: str) -> subprocess.Popen[str]:

@@ -316,7 +316,7 @@ def test_a_calculation_has_filters_and_a_name_of_its_own(store: Store) -> None:
             "op": "COUNT",
             "name": "either",
             "filter_combination": "OR",
-            "filters": [*small, {**small[0], "op": "=", "value": 4}],
+            "filters": [*small, one_more],
         },
     ]
     assert rows(store, calculations) == [{"COUNT": 4, "small": 2, "sum of small": 3, "either": 3}]

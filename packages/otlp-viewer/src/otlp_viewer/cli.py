@@ -46,8 +46,8 @@ def size(text: str) -> int | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code (1: cannot listen, 2: bad setting).
 
-    Arguments go before the variables VIEWER_HOST, VIEWER_PORT, VIEWER_DB and VIEWER_MEMORY. VIEWER_TRACES is where a browser finds
-    a trace, but for its id; VIEWER_ALLOWED_HOSTS adds to the hosts that are answered.
+    Arguments go before the variables VIEWER_HOST, VIEWER_PORT, VIEWER_DB and VIEWER_MEMORY. VIEWER_TRACES is where a
+    browser finds a trace, but for its id; VIEWER_ALLOWED_HOSTS adds to the hosts that are answered.
     """
     given = parser().parse_args(arguments)
     for stop in (signal.SIGINT, signal.SIGTERM):

@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from otlp_viewer import tree
@@ -129,7 +129,7 @@ def _summaries(
     rows = snapshot.rows(
         f"""
         WITH matched AS ({matched or "SELECT NULL AS trace, NULL AS span, NULL AS row"}),
-        spans AS (
+        spans AS MATERIALIZED (
             SELECT * FROM ({snapshot.source(SUMMARY)}){" SEMI JOIN matched USING (trace)" if matched else ""}
             WHERE {where}
         ),
@@ -139,7 +139,7 @@ def _summaries(
                 {EXTENT} AS extent, count(*) FILTER (error) AS errors, count(*) FILTER (parent IS NULL) AS roots
             FROM spans GROUP BY trace HAVING {having} ORDER BY {order}, trace{limit}
         ),
-        members AS (SELECT spans.* FROM spans SEMI JOIN found USING (trace)),
+        members AS MATERIALIZED (SELECT spans.* FROM spans SEMI JOIN found USING (trace)),
         lost AS (
             SELECT DISTINCT trace FROM members AS child WHERE parent IS NOT NULL AND NOT EXISTS
             (SELECT 1 FROM members AS above WHERE above.trace = child.trace AND above.span = child.parent)
@@ -184,25 +184,54 @@ def trees(snapshot: Snapshot, trace_ids: Collection[str], most: int) -> dict[str
 def spans(snapshot: Snapshot, rows: Collection[int]) -> list[Span]:
     """Return the spans of these rows that are kept, in this order."""
     found = snapshot.rows(
-        f"SELECT {COLUMNS} {FROM} WHERE s.row IN (SELECT unnest($rows::BIGINT[]))", {"rows": list(rows)}
+        f"SELECT {COLUMNS} {FROM} WHERE s.row IN (SELECT unnest($rows::BIGINT[])) AND s.row BETWEEN $low AND $high",
+        {"rows": list(rows), "low": min(rows, default=0), "high": max(rows, default=0)},
     )
     by_row = {row[0]: row for row in found}
     return [as_span(*by_row[row]) for row in rows if row in by_row]
 
 
 def outline(snapshot: Snapshot, trace_id: str, most: int) -> Outline | None:
-    found = _summaries(snapshot, {"trace_id": trace_id}, where="trace = $trace_id")
-    if not found:
-        return None
     types = snapshot.columns.get(OUTLINE["status"], frozenset())
     rows = snapshot.rows(
         "SELECT row, span, parent, name, service, kind, time_ns, duration, error, coalesce(message, ''), route, status,"
         f" method, path, url, event_times FROM ({snapshot.source(OUTLINE, ('event_times',))}) WHERE trace = $trace_id"
-        f" ORDER BY parent IS NOT NULL, time_ns, row{f' LIMIT {most:d}' if most else ''}",
+        " ORDER BY parent IS NOT NULL, time_ns, row",
         {"trace_id": trace_id},
     )
-    made = [(*row[:11], from_text(row[11], types), *row[12:15], row[15] or ()) for row in rows]
-    return Outline(found[0], [SpanOutline(*one) for one in made])
+    made: list[tuple[Any, ...]] = [(*row[:11], from_text(row[11], types), *row[12:15], row[15] or ()) for row in rows]
+    spans = [SpanOutline(*one) for one in made]
+    return Outline(_summary(trace_id, spans), spans[:most] if most else spans) if spans else None
+
+
+def _summary(trace_id: str, spans: Sequence[SpanOutline]) -> TraceSummary:
+    """Return what `_summaries` does of one trace, of its spans in the order of an outline."""
+    first = spans[0]
+    root = first if first.parent_id is None else None
+    roots = sum(one.parent_id is None for one in spans)
+    start = min(one.start_ns for one in spans)
+    extent = (max(one.start_ns + round(one.duration_ms * 1e6) for one in spans) - start) / 1e6
+    ids = {one.span_id for one in spans}
+    pairs = {(one.span_id, one.parent_id) for one in spans}
+    lost = any(
+        one.parent_id not in ids or (one.parent_id, one.span_id) in pairs for one in spans if one.parent_id is not None
+    )
+    return TraceSummary(
+        trace_id=trace_id,
+        name=first.name,
+        service=first.service,
+        services=sorted({one.service for one in spans}),
+        start_ns=start,
+        duration_ms=first.duration_ms if roots == 1 else extent,
+        span_count=len(spans),
+        error=any(one.error for one in spans),
+        complete=root is not None and not lost,
+        route=root.route if root else None,
+        status=root.status if root else None,
+        extent_ms=extent,
+        errors=sum(one.error for one in spans),
+        roots=roots,
+    )
 
 
 def find(snapshot: Snapshot, trace_id: str, text: str) -> list[int]:
