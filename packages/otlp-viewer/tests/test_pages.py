@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
+from otlp_viewer.model import TraceFilter
 from otlp_viewer.store import Store
 from otlp_viewer.web.app import create_app
 from otlp_viewer.web.questions import QUESTIONS
@@ -146,6 +147,19 @@ def test_the_first_page_shows_services_and_their_newest_slowest_and_failed_trace
     assert f"/traces/{TRACE}" in found.links("/traces/")
     assert "/traces?service=backend" in found.links()
     assert "2 spans, 0 logs in memory." in found.text
+
+
+def test_the_first_page_has_the_same_traces_as_the_list(store: Store) -> None:
+    made = [
+        span(n, at=n % 97, duration_ms=float(n * 31 % 211), error=n % 9 == 0, **{"trace.trace_id": f"{n:032x}"})
+        for n in range(1, 201)
+    ]
+    add(store, made)
+    newest, slowest, failed = store.highlights(15, 5)
+    assert [one.start_ns for one in newest] == [one.start_ns for one in store.traces(15)]
+    assert [one.duration_ms for one in slowest] == [one.duration_ms for one in store.traces(5, order="duration")]
+    assert [one.start_ns for one in failed] == [one.start_ns for one in store.traces(5, TraceFilter(status="error"))]
+    assert all(one.error for one in failed)
 
 
 def test_many_services_open_behind_a_count(client: FlaskClient, store: Store) -> None:

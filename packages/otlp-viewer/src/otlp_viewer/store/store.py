@@ -330,6 +330,11 @@ class Store:
         with self._snapshot() as snapshot:
             return traces.summaries(snapshot, limit, narrow, order, descending, offset)
 
+    def highlights(self, newest: int, few: int) -> tuple[list[TraceSummary], list[TraceSummary], list[TraceSummary]]:
+        """Return the `newest` traces, and a `few` of the slowest and of the newest with errors."""
+        with self._snapshot() as snapshot:
+            return traces.highlights(snapshot, newest, few)
+
     def count_traces(self, narrow: TraceFilter = ALL_TRACES) -> int:
         """Return how many traces the list has."""
         with self._snapshot() as snapshot:

@@ -64,6 +64,34 @@ def summaries(
     )
 
 
+def highlights(
+    snapshot: Snapshot, newest: int, few: int
+) -> tuple[list[TraceSummary], list[TraceSummary], list[TraceSummary]]:
+    """Return the newest traces, the slowest, and the newest with errors."""
+    fields = {name: SUMMARY[name] for name in ("trace", "parent", "duration", "error")}
+    lists = (
+        ("newest", "true", "start", newest),
+        ("slowest", "true", "length", few),
+        ("failed", "failed", "start", few),
+    )
+    chosen = " UNION ALL ".join(
+        f"(SELECT '{name}' AS list, trace FROM every WHERE {where} ORDER BY {order} DESC, trace LIMIT {most:d})"
+        for name, where, order, most in lists
+    )
+    rows = snapshot.rows(
+        f"WITH every AS MATERIALIZED (SELECT trace, min(time_ns) AS start, {LENGTH} AS length, bool_or(error) AS failed"
+        f" FROM ({snapshot.source(fields)}) GROUP BY trace) {chosen}"
+    )
+    ids = sorted({trace for _, trace in rows})
+    where = "trace IN (SELECT unnest($ids::VARCHAR[]))"
+    found = {one.trace_id: one for one in _summaries(snapshot, {"ids": ids}, where=where)}
+    made = [[found[trace] for name, trace in rows if name == list_] for list_, *_ in lists]
+    made[0].sort(key=lambda one: -one.start_ns)
+    made[1].sort(key=lambda one: -one.duration_ms)
+    made[2].sort(key=lambda one: -one.start_ns)
+    return made[0], made[1], made[2]
+
+
 def count(snapshot: Snapshot, narrow: TraceFilter) -> int:
     """Return how many traces there are."""
     having, matched, parameters = _conditions(snapshot, narrow)

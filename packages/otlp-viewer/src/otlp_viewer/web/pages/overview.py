@@ -3,7 +3,6 @@
 from flask import Blueprint, render_template
 from werkzeug.wrappers import Response
 
-from otlp_viewer.model import TraceFilter
 from otlp_viewer.web.pages.common import Site, unless_same
 from otlp_viewer.web.questions import QUESTIONS
 
@@ -23,6 +22,7 @@ def _page(site: Site) -> str:
     if not store.counts()[0]:
         return render_template("overview.html", page="overview", empty=True)
     services = sorted(store.services(), key=lambda one: (-one.traces, -one.spans, one.name))
+    newest, slowest, failed = store.highlights(NEWEST, FEW)
     return render_template(
         "overview.html",
         page="overview",
@@ -30,8 +30,8 @@ def _page(site: Site) -> str:
         services=services,
         most_services=MOST_SERVICES,
         slowest_p95=max((one.p95_ms or 0 for one in services), default=0),
-        newest=store.traces(NEWEST),
-        slowest=store.traces(FEW, order="duration"),
-        failed=store.traces(FEW, TraceFilter(status="error")),
+        newest=newest,
+        slowest=slowest,
+        failed=failed,
         questions=QUESTIONS,
     )

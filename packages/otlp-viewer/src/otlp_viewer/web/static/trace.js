@@ -220,7 +220,13 @@ for (const key of (state.closed || "").split(",")) if (tree.row.has(key)) tree.c
 tree.arrange();
 get("search").value = state.search || "";
 const chosen = tree.row.get(state.span);
-if (chosen !== undefined) { tree.chosen = chosen; tree.moveTo(chosen); list.scrollTop = Math.max(0, tree.place.get(chosen) * tree.height - list.clientHeight / 3); } else tree.chosen = 0;
+if (chosen !== undefined) {
+  let at = chosen;
+  while (!tree.place.has(at)) at = tree.parent[at];
+  tree.chosen = chosen;
+  tree.moveTo(at);
+  list.scrollTop = Math.max(0, tree.place.get(at) * tree.height - list.clientHeight / 3);
+} else tree.chosen = 0;
 const part = (state.zoom || "").split("-").map(Number);
 zoom(part.length === 2 && part.every((at) => Number.isFinite(at)) ? part : [0, tree.data.length]);
 if (state.search) search();
