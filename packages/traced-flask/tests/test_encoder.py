@@ -90,7 +90,7 @@ records = st.builds(
     ),
     **about,
 )
-many = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+many = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 @many
@@ -183,6 +183,21 @@ def test_a_log_record_that_cannot_be_encoded_costs_itself() -> None:
     bodies: list[Any] = ["a", object(), "b"]
     encoded = encode_logs([ReadableLogRecord(LogRecord(body=body), RESOURCES[0]) for body in bodies])
     assert (encoded.count, encoded.lost, encoded.problem) == (2, 1, "TypeError")
+
+
+@given(st.lists(st.sampled_from([1, 50, 400, 2000]), max_size=12), st.sampled_from([0, 500, 1500]))
+def test_a_request_with_a_limit_holds_what_fits_and_the_next_one_the_rest(sizes: list[int], limit: int) -> None:
+    of = [
+        span(name="x" * size, resource=RESOURCES[size % 2], instrumentation_scope=SCOPES[n % 3])
+        for n, size in enumerate(sizes)
+    ]
+    taken: list[str] = []
+    while left := of[len(taken) :]:
+        encoded = encode_spans(left, limit)
+        assert encoded.count == 1 or len(encoded.body) <= limit
+        taken += [each.name for each in decoded(left[: encoded.count])]
+        assert ExportTraceServiceRequest.FromString(encoded.body) == stock_spans(left[: encoded.count])
+    assert sorted(taken) == sorted("x" * size for size in sizes)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

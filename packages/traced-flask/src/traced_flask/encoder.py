@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind
 
+FRAMES: Final = 16  # bytes at most for the tags and lengths around a message
 CACHED_LENGTH: Final = 200  # characters; a longer value is not worth keeping
 FLAGS_LOCAL: Final = b"\x85\x01" + struct.pack("<I", 0x100)  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 FLAGS_REMOTE: Final = b"\x85\x01" + struct.pack("<I", 0x300)  # and SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
@@ -41,7 +43,7 @@ span_times = struct.Struct("<BQBQ").pack
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Encoded:
-    """An export request: `count` items in `body`; `lost` could not be encoded, `problem` says why, once each kind."""
+    """An export request: `count` items in `body`; `lost` others could not be encoded, and `problem` says why."""
 
     body: bytes
     count: int
@@ -49,20 +51,23 @@ class Encoded:
     problem: str | None
 
 
-def encode_spans(spans: Iterable[ReadableSpan]) -> Encoded:
-    """The ExportTraceServiceRequest of `spans`. Never raises for a span."""
-    return request(spans, span_body)
+def encode_spans(spans: Iterable[ReadableSpan], limit: float = math.inf) -> Encoded:
+    """The ExportTraceServiceRequest of the first of `spans`: as many as fit into `limit` bytes, but one at least.
+
+    Never raises for a span.
+    """
+    return request(spans, span_body, limit)
 
 
-def encode_logs(records: Iterable[ReadableLogRecord]) -> Encoded:
-    """The ExportLogsServiceRequest of `records`. Never raises for a record."""
-    return request(records, log_body)
+def encode_logs(records: Iterable[ReadableLogRecord], limit: float = math.inf) -> Encoded:
+    """The ExportLogsServiceRequest of the first of `records`, as `encode_spans` does it."""
+    return request(records, log_body, limit)
 
 
-def request(items: Iterable[Any], encode: Callable[[Any], bytes]) -> Encoded:
+def request(items: Iterable[Any], encode: Callable[[Any], bytes], limit: float) -> Encoded:
     """`items` by resource and scope. Both signals number the fields down to their items alike."""
     resources: dict[int, tuple[Any, bytes, dict[Any, list[bytes]]]] = {}  # a resource is slow to compare
-    count = lost = 0
+    count = lost = size = 0
     problem = resource = scope = of_resource = of_scope = None
     for item in items:
         try:
@@ -71,10 +76,15 @@ def request(items: Iterable[Any], encode: Callable[[Any], bytes]) -> Encoded:
                 resource, of_resource, of_scope = item.resource, None, None
                 of_resource = resources.get(id(resource)) or (resource, resource_head(resource), {})
                 resources[id(resource)] = of_resource
+                size += len(of_resource[1]) + FRAMES
             if item.instrumentation_scope is not scope or of_scope is None:
                 scope, of_scope = item.instrumentation_scope, None
                 of_scope = of_resource[2].get(scope) or [scope_head(scope)]
                 of_resource[2][scope] = of_scope
+                size += len(of_scope[0]) + FRAMES
+            size += len(body) + FRAMES
+            if size > limit and count:
+                break
             of_scope.append(b"\x12" + varint(len(body)))
             of_scope.append(body)
             count += 1
@@ -83,7 +93,9 @@ def request(items: Iterable[Any], encode: Callable[[Any], bytes]) -> Encoded:
             problem = type(error).__name__
     parts = []
     for _, head, scopes in resources.values():
-        parts.append(field(0x0A, head + b"".join([field(0x12, b"".join(of_scope)) for of_scope in scopes.values()])))
+        filled = [field(0x12, b"".join(of_scope)) for of_scope in scopes.values() if len(of_scope) > 1]
+        if filled:
+            parts.append(field(0x0A, head + b"".join(filled)))
     return Encoded(b"".join(parts), count, lost, problem)
 
 

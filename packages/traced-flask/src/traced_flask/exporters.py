@@ -7,10 +7,11 @@ They encode what they are given and leave it with the deliveries of their signal
 from __future__ import annotations
 
 import logging
+import math
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -20,14 +21,16 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from traced_flask import routes, settings, setup
 from traced_flask.batch import in_words
-from traced_flask.delivery import Delivery, begin_end, end, forget_end
-from traced_flask.encoder import Encoded, encode_logs, encode_spans, halves
+from traced_flask.delivery import BATCH_BYTES, Delivery, begin_end, end, forget_end
+from traced_flask.encoder import Encoded, encode_logs, encode_spans
 
 if TYPE_CHECKING:
     import requests
     from opentelemetry.metrics import MeterProvider
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 MAX_REQUEST_SIZE: Final = 64 * 1024 * 1024  # bytes, as in the SDK's exporters
 IN_OUTAGE: Final = 0.5  # s, which a person who ends a program in development waits for a receiver in an outage
@@ -66,12 +69,12 @@ class Exporter:
             timeout: seconds for one attempt as a whole: connecting, sending and the answer.
             compression: of requests.
             session: not used; connections are the exporter's own.
-            max_request_size: bytes of a request before compression, 64 MiB by default, 0 for any number. A larger
-                one is sent in parts.
+            max_request_size: bytes of a request before compression, 64 MiB by default, 0 for any number. A span
+                or log record that is larger by itself is lost.
             meter_provider: not used. The metrics of OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED have no public interface;
                 what is lost is counted in the log.
         """
-        self._max_request_size = MAX_REQUEST_SIZE if max_request_size is None else max_request_size
+        self._max_request_size = (MAX_REQUEST_SIZE if max_request_size is None else max_request_size) or math.inf
         self._lost = 0  # items that could not be encoded, or are too large one by one
         self._is_shut_down = False
         self._deliveries: Sequence[Delivery] = ()
@@ -97,23 +100,21 @@ class Exporter:
         routes.announce()
         setup.end_on_sigterm()
 
-    def _put(self, encoded: Encoded) -> bool:
-        """Leave a batch with every delivery; whether all of it could be encoded."""
-        if encoded.lost:
-            self._lose(encoded.lost, f"it cannot be encoded ({encoded.problem})")
-        if encoded.count:
-            self._put_in_parts(encoded.body, encoded.count)
-        return not encoded.lost
-
-    def _put_in_parts(self, body: bytes, count: int) -> None:
-        if not 0 < self._max_request_size < len(body):
-            for delivery in self._deliveries:
-                delivery.put(self.signal, body, count)
-        elif count == 1:
-            self._lose(1, f"its {len(body)} bytes are more than max_request_size")
-        else:
-            for part in halves(self.signal, body):
-                self._put_in_parts(*part)
+    def _export(self, items: Sequence[Item], encode: Callable[[Sequence[Item], float], Encoded]) -> bool:
+        """Leave `items` with every delivery, in requests of 4 MiB; whether all could be encoded."""
+        complete = not self._is_shut_down
+        while items and not self._is_shut_down:
+            encoded = encode(items, min(BATCH_BYTES, self._max_request_size))
+            items = items[encoded.count + encoded.lost :]
+            if encoded.lost:
+                complete = False
+                self._lose(encoded.lost, f"it cannot be encoded ({encoded.problem})")
+            if encoded.count == 1 and len(encoded.body) > self._max_request_size:
+                self._lose(1, f"its {len(encoded.body)} bytes are more than max_request_size")
+            elif encoded.count:
+                for delivery in self._deliveries:
+                    delivery.put(self.signal, encoded.body, encoded.count)
+        return complete
 
     def _lose(self, count: int, problem: str) -> None:
         if not self._lost:
@@ -158,8 +159,7 @@ class OTLPSpanExporter(Exporter, SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Encode `spans` and queue them. FAILURE after `shutdown`, or where a span could not be encoded."""
-        exported = not self._is_shut_down and self._put(encode_spans(spans))
-        return SpanExportResult.SUCCESS if exported else SpanExportResult.FAILURE
+        return SpanExportResult.SUCCESS if self._export(spans, encode_spans) else SpanExportResult.FAILURE
 
 
 class OTLPLogExporter(Exporter, LogRecordExporter):
@@ -169,5 +169,4 @@ class OTLPLogExporter(Exporter, LogRecordExporter):
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Encode `batch` and queue it. FAILURE after `shutdown`, or where a record could not be encoded."""
-        exported = not self._is_shut_down and self._put(encode_logs(batch))
-        return LogRecordExportResult.SUCCESS if exported else LogRecordExportResult.FAILURE
+        return LogRecordExportResult.SUCCESS if self._export(batch, encode_logs) else LogRecordExportResult.FAILURE
