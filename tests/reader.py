@@ -99,17 +99,17 @@ class Terminal:
         )
         self.child.setwinsize(50, 250)
         self.child.delaybeforesend = None
-        self.shown, self.mark, self.prompts = "", 0, 0
+        self.output, self.mark, self.prompts = "", 0, 0
         self.until_prompt(10)
 
     def read(self) -> str:
         """Everything since the mark, without colors and the names of programs before each line."""
         try:
             while True:
-                self.shown += self.child.read_nonblocking(1 << 16, timeout=0)
+                self.output += self.child.read_nonblocking(1 << 16, timeout=0)
         except (pexpect.TIMEOUT, pexpect.EOF):
             pass
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", self.PROMPT.sub("", self.shown[self.mark :]))
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", self.PROMPT.sub("", self.output[self.mark :]))
         return re.sub(r"^[\w-]* *\| ?", "", text, flags=re.MULTILINE)
 
     def type(self, text: str) -> None:
@@ -118,14 +118,14 @@ class Terminal:
     def has_ended(self) -> bool:
         """Whether the shell asks for the next command."""
         self.read()
-        return len(self.PROMPT.findall(self.shown)) > self.prompts
+        return len(self.PROMPT.findall(self.output)) > self.prompts
 
     def until_prompt(self, seconds: float = 300) -> str:
         """The exit status of the last command, once the shell asks for another one."""
 
         def statuses() -> list[str]:
             self.read()
-            return self.PROMPT.findall(self.shown)[self.prompts :]
+            return self.PROMPT.findall(self.output)[self.prompts :]
 
         found = eventually(statuses, seconds)
         assert found, f"still busy:\n{self.read()[-3000:]}"
@@ -178,9 +178,9 @@ class Reader:
 
     def where(self) -> Path:
         """The folder of the front terminal."""
-        before = len(self.front.shown)
+        before = len(self.front.output)
         self.front.run("pwd")
-        return Path(Terminal.PROMPT.sub("", self.front.shown[before:]).strip())
+        return Path(Terminal.PROMPT.sub("", self.front.output[before:]).strip())
 
     def follow(self, page: Path) -> None:
         for block in blocks(page):
@@ -210,7 +210,7 @@ class Reader:
         """From here on is what the next command or edit brings about."""
         for terminal in self.terminals:
             terminal.read()
-            terminal.mark = len(terminal.shown)
+            terminal.mark = len(terminal.output)
 
     def type(self, command: str, status: str) -> None:
         if DOCKER.search(command) and not self.docker:
@@ -261,16 +261,16 @@ class Reader:
             text = text.replace(old, new)
         wanted = [pattern(line) for line in text.splitlines()]
 
-        def shown() -> bool:
+        def is_there() -> bool:
             for terminal in self.terminals:
                 lines = iter(terminal.read().splitlines())
                 if all(any(each.fullmatch(line.rstrip()) for line in lines) for each in wanted):
                     return True
             return False
 
-        if not eventually(shown, 30):
+        if not eventually(is_there, 30):
             everything = "\n".join(each.read()[-3000:] for each in self.terminals)
-            raise AssertionError(f"not shown:\n{text}\nbut:\n{everything}")
+            raise AssertionError(f"not printed:\n{text}\nbut:\n{everything}")
 
     def edit(self, block: Block) -> None:
         text, first = self.here(block.text), re.match(r"# ([\w/.-]+\.\w+)\n", block.text)

@@ -39,7 +39,7 @@ def code(text: str) -> list[str]:
 
 
 def tables(page: Path, heading: str = "") -> list[list[str]]:
-    """The rows of every table of a page, or of the part below a heading, as cells; without the first two."""
+    """The rows of every table of a page, or of the part below a heading, as cells, without the header."""
     text = page.read_text("utf-8")
     if heading:
         text = re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
@@ -172,20 +172,20 @@ def test_every_make_target_is_listed(heading: str, folder: str) -> None:
 
 
 def test_every_command_and_option_is_listed() -> None:
-    def shown(*words: str) -> str:
+    def help_of(*words: str) -> str:
         return subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True).stdout
 
-    help = shown("-m", "traced_flask")
-    verbs = re.findall(r"^    (\w+)  ", help, re.MULTILINE)
-    own = re.findall(r"^    bin/honeycomb (key \w+)  ", shown(f"{PROJECT}/bin/honeycomb"), re.MULTILINE)
+    text = help_of("-m", "traced_flask")
+    verbs = re.findall(r"^    (\w+)  ", text, re.MULTILINE)
+    own = re.findall(r"^    bin/honeycomb (key \w+)  ", help_of(f"{PROJECT}/bin/honeycomb"), re.MULTILINE)
     named = first_names(REFERENCE / "commands.md", "bin/honeycomb")
     assert {" ".join(each.split()[1 : 3 if " key " in each else 2]) for each in named if "bin/" in each} == {
         *verbs,
         *own,
     }
-    options = {option for verb in verbs for option in re.findall(r"  (--\w+)", shown("-m", "traced_flask", verb))}
+    options = {option for verb in verbs for option in re.findall(r"  (--\w+)", help_of("-m", "traced_flask", verb))}
     assert {each for each in named if each.startswith("--")} == options
-    viewer = set(re.findall(r"  (--\w+)", shown("-m", "otlp_viewer")))
+    viewer = set(re.findall(r"  (--\w+)", help_of("-m", "otlp_viewer")))
     assert first_names(REFERENCE / "commands.md", "otlp-viewer") == viewer
     assert first_names(DOCS / "how-to/use-the-viewer.md", "Settings") == viewer
 
@@ -200,20 +200,20 @@ def test_commands_that_pages_name_exist() -> None:
                 assert found[1] in targets, (page, line)
 
 
-def said() -> str:
+def literals() -> str:
     """Every literal of the packages and of the project, joined as Python joins them."""
     files = [*PACKAGES, *(ROOT / PROJECT / "example").glob("*.py")]
-    literals = [
+    found = [
         str(node.value)
         for path in files
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    return "\n".join(literals).lower()
+    return "\n".join(found).lower()
 
 
 def test_log_lines_that_a_guide_quotes_exist() -> None:
-    page, everything = DOCS / "how-to" / "debug-a-missing-trace.md", said()
+    page, everything = DOCS / "how-to" / "debug-a-missing-trace.md", literals()
     quoted = [name for row in tables(page) for name in code(row[0]) if " " in name and "traceresponse" not in name]
     quoted += [line for block in blocks(page) if block.language == "text" for line in block.text.splitlines()]
     assert len(quoted) > 30

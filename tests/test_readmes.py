@@ -70,5 +70,5 @@ def test_every_command_of_a_project_works(
     follow(reader, project / "README.md")
     typed = [each for block in blocks(project / "README.md") if block.language == "sh" for each in commands(block.text)]
     assert docker or reader.skipped == [each for each in typed if DOCKER.search(each)]
-    assert KEY not in "".join(terminal.shown for terminal in reader.terminals)
+    assert KEY not in "".join(terminal.output for terminal in reader.terminals)
     assert not re.search(r"cookiecutter|\{\{|#%", (project / "README.md").read_text("utf-8"))
