@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from honeycomb_stand_in import CLASSIC, CONFIGURATION, INGEST, Honeycomb, Key, honeycomb, on, rate_limited
 from pytest_httpserver import HTTPServer
+from receivers import Receiver, answering
 from traced_flask import cli, honeycomb_api, regions
 from traced_flask.regions import Region
 from werkzeug import Request, Response
@@ -101,6 +102,15 @@ def test_a_valid_key_passes_and_a_span_arrives(run: Run, service: Honeycomb) -> 
     link = "https://ui.honeycomb.io/acme/environments/production/datasets/backend-flask/trace?trace_id="
     assert link + event["trace.trace_id"] in output
     fails(run("check", key=CLASSIC), 0, "environment (classic)", "https://ui.honeycomb.io/acme/datasets/backend-flask/")
+
+
+def test_without_a_key_the_receiver_of_the_standard_variables_is_checked(run: Run, receiver: Receiver) -> None:
+    status, output = run("check", key=None, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
+    assert status == 0, output
+    assert f"Sent a test span to {receiver.url}" in output
+    assert [each.path for each in receiver.received] == ["/v1/traces"]
+    receiver.answer = answering(404)
+    fails(run("check", key=None, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url), 1, "no OTLP receiver at this address (404)")
 
 
 def test_scripts_get_json(run: Run) -> None:

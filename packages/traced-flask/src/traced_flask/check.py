@@ -1,4 +1,4 @@
-"""`traced-flask check`: go the way of a span to Honeycomb, step by step, and say what to do where it ends."""
+"""`traced-flask check`: send a span where the application's go, step by step, and say what to do where it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind
 
 from traced_flask import regions, settings
-from traced_flask.destination import Destination
+from traced_flask.destination import Destination, Endpoint
 from traced_flask.encoder import encode_spans
 from traced_flask.honeycomb_api import PERMISSIONS, WHERE_KEYS_ARE, Account, HoneycombAPI, Problem
 from traced_flask.key import NAME, kind_of
@@ -48,6 +48,12 @@ class Check:
 
     def run(self) -> None:
         """Raises Problem at the step, named by `self.step`, after which there is no next one."""
+        if not self.project.keys and (receivers := standard_receivers()):
+            self.step = "span"
+            for name, endpoint in receivers.items():
+                self.send_span(name, endpoint)
+                self.add(f"Sent a test span to {name}")
+            return
         key = self.check_key()
         self.step = "address"
         address = self.check_address()
@@ -126,16 +132,27 @@ class Check:
                 "The application's traces do not go to Honeycomb. Check OTEL_EXPORTER_OTLP_ENDPOINT,"
                 " OTEL_EXPORTER_OTLP_HEADERS and OTEL_TRACES_EXPORTER."
             )
-        trace_id, body = make_span(self.project.service)
-        timeout = endpoints[name].timeout
-        if failure := Destination(name, {"traces": endpoints[name]}).send("traces", body, timeout):
-            missing = [each for each in ("events", "createDatasets") if each not in account.access]
-            hint = f" It lacks the permission {PERMISSIONS[missing[0]]}: {WHERE_KEYS_ARE}" if missing else ""
-            raise Problem(f"{name} did not accept a test span: {failure.reason}.{hint}", 3 if failure.retryable else 1)
+        missing = [each for each in ("events", "createDatasets") if each not in account.access]
+        hint = f" The key lacks the permission {PERMISSIONS[missing[0]]}: {WHERE_KEYS_ARE}" if missing else ""
+        trace_id = self.send_span(name, endpoints[name], hint)
         dataset = regions.dataset_slug(self.project.service)
         link = self.project.page(account, "datasets", dataset, "trace") + f"?trace_id={trace_id}"
         self.facts |= {"dataset": dataset, "trace": link}
         self.add(f"Sent a test span to dataset {dataset}: {link}")
+
+    def send_span(self, name: str, endpoint: Endpoint, hint: str = "") -> str:
+        """The trace ID of a test span that `endpoint` has accepted. Raises Problem, with `hint`, if it has not."""
+        trace_id, body = make_span(self.project.service)
+        if failure := Destination(name, {"traces": endpoint}).send("traces", body, endpoint.timeout):
+            raise Problem(f"{name} did not accept a test span: {failure.reason}.{hint}", 3 if failure.retryable else 1)
+        return trace_id
+
+
+def standard_receivers() -> dict[str, Endpoint]:
+    """Where the standard OTEL_EXPORTER_OTLP_ variables send traces, without the viewer's copy of them."""
+    viewer = without_credentials(viewer_endpoint() or "")
+    endpoints = {} if settings.disabled() else Routes().to("traces")
+    return {name: each for name, each in endpoints.items() if name != viewer and each.headers() is not None}
 
 
 class _Collector(SpanExporter):
