@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import LEFTOVERS, ROOT, environment
-from receiver import Receiver, receiving
+from conftest import LEFTOVERS, ROOT, environment, free_ports
+from receiver import Receiver, eventually, receiving
 
 KEY = "hcaik_01marked00key0that0must0never0be0shown00000000000000000000"
 OTHER_KEY = "hcaik_01marked00key0of0a0rotation00000000000000000000000000000000"[:64]
@@ -117,9 +117,24 @@ def clone_of_template(folder: Path) -> Path:
     return folder
 
 
-def viewed(response: requests.Response, port: int) -> list[dict[str, Any]]:
-    """The spans that the viewer on this port has of the trace of this response, once there are five."""
-    trace_id = response.headers["traceresponse"].split("-")[1]
-    answer = requests.get(f"http://127.0.0.1:{port}/api/traces/{trace_id}", timeout=5)
-    spans: list[dict[str, Any]] = answer.json().get("spans", []) if answer.ok else []
-    return spans if len(spans) >= 5 else []
+class Services:
+    """The services of a project on ports of their own."""
+
+    def __init__(self) -> None:
+        self.ports = dict(zip(("PORT", "PROFILES_PORT", "VIEWER_PORT"), map(str, free_ports(3)), strict=True))
+        self.viewer = f"http://127.0.0.1:{self.ports['VIEWER_PORT']}"
+
+    def get(self, path: str = "/api/activities/home") -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{self.ports['PORT']}{path}", timeout=10)
+
+    def traced(self) -> list[dict[str, Any]]:
+        """The spans of a new request, once the viewer has all five."""
+        trace_id = self.get().headers["traceresponse"].split("-")[1]
+
+        def spans() -> list[dict[str, Any]]:
+            answer = requests.get(f"{self.viewer}/api/traces/{trace_id}", timeout=5)
+            found: list[dict[str, Any]] = answer.json().get("spans", []) if answer.ok else []
+            return found if len(found) >= 5 else []
+
+        found: list[dict[str, Any]] = eventually(spans)
+        return found

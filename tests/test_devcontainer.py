@@ -1,3 +1,4 @@
+# ruff: noqa: F811  a fixture that is imported has the name of the parameter that asks for it
 """The devcontainers of both levels, opened by the real client for a user who is not 1000, in a closed folder."""
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ import stat
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from conftest import ROOT, free_ports
+from conftest import ROOT
 from containers import (  # noqa: F401  fixtures
     KEY,
     MARK,
     OWNER,
+    Services,
     clone_of_template,
     docker,
     engine,
@@ -32,7 +33,6 @@ from containers import (  # noqa: F401  fixtures
     open_folder,
     own,
     run,
-    viewed,
 )
 from platforms import stand_in
 from processes import answers
@@ -58,7 +58,7 @@ print("it answers")
 
 
 @pytest.fixture(scope="module")
-def client(open_folder: Path, engine: None) -> list[str]:  # noqa: F811
+def client(open_folder: Path, engine: None) -> list[str]:
     """The real client, started by OWNER."""
     (open_folder / "home").mkdir()
     install = ("npm", "install", "--no-audit", "--no-fund", "--prefix", str(open_folder / "client"), CLI)
@@ -73,34 +73,26 @@ def client(open_folder: Path, engine: None) -> list[str]:  # noqa: F811
     return [*as_owner, str(passwd), *client]
 
 
-@dataclass
-class Devcontainer:
-    """A folder that the client opens, whose services have a Compose name and ports of their own."""
+class Devcontainer(Services):
+    """A folder that the client opens, with the rendered project in it."""
 
-    folder: Path
-    project: Path  # the rendered one in it
-    client: list[str]
-    honeycomb: Receiver
-    name: str = field(default_factory=lambda: f"opened-{uuid.uuid4().hex[:8]}")
-    said: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.port, profiles_port, self.viewer_port = free_ports(3)
+    def __init__(self, folder: Path, project: Path, client: list[str], receiver: Receiver) -> None:
+        super().__init__()
+        self.folder, self.project, self.client, self.honeycomb = folder, project, client, receiver
+        self.name, self.said = f"opened-{uuid.uuid4().hex[:8]}", list[str]()
+        place = {"HOME": str(folder.parent / "home"), "TMPDIR": str(folder.parent)}
         self.env: dict[str, Any] = {
+            **self.ports,
+            **place,
             "CODESPACE_NAME": "stand-in",
             "COMPOSE_PROJECT_NAME": self.name,
-            "HOME": str(self.folder.parent / "home"),
-            "PORT": str(self.port),
-            "PROFILES_PORT": str(profiles_port),
-            "TMPDIR": str(self.folder.parent),
-            "VIEWER_PORT": str(self.viewer_port),
         }
-        self.dotenv = self.project / ".env"
-        self.project.mkdir(exist_ok=True)
-        self.dotenv.write_text(f"# mine\nHONEYCOMB_API_ENDPOINT={from_inside(self.honeycomb)}\n")
-        run("git", "init", "--quiet", cwd=self.folder)
-        own(self.folder.parent)
-        self.folder.chmod(0o700)
+        self.dotenv = project / ".env"
+        project.mkdir(exist_ok=True)
+        self.dotenv.write_text(f"# mine\nHONEYCOMB_API_ENDPOINT={from_inside(receiver)}\n")
+        run("git", "init", "--quiet", cwd=folder)
+        own(folder.parent)
+        folder.chmod(0o700)
 
     def ask(self, command: str, *arguments: str, **env: str) -> str:
         more = ["--workspace-folder", str(self.folder), *arguments]
@@ -114,14 +106,11 @@ class Devcontainer:
             docker("stop", "--time", "2", container)
         said = self.ask("up", "--log-level", "trace", *arguments, **env)
         assert '"outcome":"success"' in said.splitlines()[-1]
-        url = f"http://127.0.0.1:{self.port}/api/health"
+        url = f"http://127.0.0.1:{self.ports['PORT']}/api/health"
         assert eventually(lambda: answers(url), 60), run("docker", "logs", f"{self.name}-backend-1").stdout
 
     def inside(self, *command: str) -> str:
         return self.ask("exec", *command).strip()
-
-    def get(self) -> requests.Response:
-        return requests.get(f"http://127.0.0.1:{self.port}/api/activities/home", timeout=10)
 
     def containers(self) -> list[str]:
         return docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.name}").split()
@@ -138,9 +127,9 @@ class Devcontainer:
 @pytest.fixture(scope="module", params=["project", "template"])
 def opened(
     request: pytest.FixtureRequest,
-    open_folder: Path,  # noqa: F811
+    open_folder: Path,
     client: list[str],
-    honeycomb: Receiver,  # noqa: F811
+    honeycomb: Receiver,
     render_into: Callable[..., Path],
 ) -> Iterator[Devcontainer]:
     """Either level under umask 077, opened without a key; the client's own environment has one, which is not ours."""
@@ -184,14 +173,12 @@ def test_the_configurations_are_valid(render: Callable[..., Path], local_viewer:
 
 @pytest.mark.docker
 def test_opened_without_a_key_the_first_request_is_a_trace_across_two_services(opened: Devcontainer) -> None:
-    response = opened.get()
-    spans = eventually(lambda: viewed(response, opened.viewer_port))
-    assert {span["service.name"] for span in spans} == {"backend-flask", "profiles"}
+    assert {span["service.name"] for span in opened.traced()} == {"backend-flask", "profiles"}
     assert opened.honeycomb.requests == []
     assert opened.dotenv.read_text().startswith("# mine\n")
     for host, status in (("stand-in-4318.app.github.dev", 200), ("other-4318.app.github.dev", 403)):
-        url = f"http://127.0.0.1:{opened.viewer_port}/api/health"  # as Codespaces shows it
-        assert requests.get(url, headers={"Host": host}, timeout=5).status_code == status
+        # As Codespaces shows it.
+        assert requests.get(f"{opened.viewer}/api/health", headers={"Host": host}, timeout=5).status_code == status
 
 
 @pytest.mark.docker

@@ -1,3 +1,4 @@
+# ruff: noqa: F811  a fixture that is imported has the name of the parameter that asks for it
 """Both images and both Compose files on a real engine. The client has a proxy configured, as behind a company's."""
 
 from __future__ import annotations
@@ -14,18 +15,17 @@ import sys
 import tarfile
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from conftest import free_ports
 from containers import (  # noqa: F401  fixtures
     KEY,
     MARK,
     OTHER_KEY,
     OWNER,
+    Services,
     docker,
     engine,
     from_inside,
@@ -36,12 +36,10 @@ from containers import (  # noqa: F401  fixtures
     open_folder,
     own,
     run,
-    viewed,
 )
 from processes import Running
 from receiver import Receiver, eventually
 
-HOME = "/api/activities/home"
 PROXIES = {"proxies": {"default": {"httpProxy": "http://127.0.0.1:9", "httpsProxy": "http://127.0.0.1:9"}}}
 # What must stay out of both images: the key is in each of these files.
 PLACES = """
@@ -54,29 +52,20 @@ example/profiles/.pytest_cache/lastfailed example/profiles/tests/conftest.py whe
 """.split()  # noqa: SIM905
 
 
-@dataclass
-class Stack:
-    """A project and its containers, with ports of their own."""
+class Stack(Services):
+    """A project's containers; without a name, under the one that Compose gives them."""
 
-    folder: Path
-    name: str = ""  # else the folder's
-    file: str = "compose.yaml"
-    env: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.port, self.profiles_port, self.viewer_port = free_ports(3)
-        ports = {"PORT": self.port, "PROFILES_PORT": self.profiles_port, "VIEWER_PORT": self.viewer_port}
-        name = {"COMPOSE_PROJECT_NAME": self.name} if self.name else {}
-        self.env = {**{each: str(port) for each, port in ports.items()}, "COMPOSE_FILE": self.file, **name, **self.env}
+    def __init__(self, folder: Path, name: str = "", file: str = "compose.yaml", **env: str) -> None:
+        super().__init__()
+        self.folder, self.name, self.file = folder, name, file
+        named = {"COMPOSE_PROJECT_NAME": name} if name else {}
+        self.env: dict[str, Any] = {**self.ports, **named, "COMPOSE_FILE": file, **env}
 
     def compose(self, *arguments: str, check: bool = True) -> str:
         return run("docker", "compose", *arguments, cwd=self.folder, check=check, **self.env).stdout
 
     def inside(self, *command: str) -> str:
         return self.compose("exec", "-T", "backend", *command).strip()
-
-    def get(self, path: str = HOME) -> requests.Response:
-        return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
 
     def text(self) -> str:
         """The home feed; nothing while the server is being replaced."""
@@ -147,7 +136,7 @@ def project(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def images(project: Path, name: str, engine: None) -> Iterator[str]:  # noqa: F811
+def images(project: Path, name: str, engine: None) -> Iterator[str]:
     with built(project, name) as name:
         yield name
 
@@ -171,7 +160,7 @@ def closed(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def closed_images(closed: Path, name: str, engine: None) -> Iterator[str]:  # noqa: F811
+def closed_images(closed: Path, name: str, engine: None) -> Iterator[str]:
     with built(closed, closed.name) as name:
         yield name
 
@@ -274,7 +263,7 @@ def test_the_production_image_listens_where_port_says_and_survives_empty_variabl
         healthy = eventually(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy", 60)
         assert healthy, docker("logs", container)
         published = inspect(container)["NetworkSettings"]["Ports"][f"{number}/tcp"][0]["HostPort"]
-        assert len(requests.get(f"http://127.0.0.1:{published}{HOME}", timeout=10).json()) == 3
+        assert len(requests.get(f"http://127.0.0.1:{published}/api/activities/home", timeout=10).json()) == 3
         ask = "print(open('/proc/1/cmdline').read().replace('\\0', ' '), open('/proc/1/status').read())"
         first_process = docker("exec", container, "python", "-c", ask)
         assert "/opt/venv/bin/gunicorn" in first_process
@@ -289,24 +278,15 @@ def test_the_production_image_listens_where_port_says_and_survives_empty_variabl
         docker("rm", "--force", container)
 
 
-@pytest.mark.docker
-def test_the_development_image_has_what_a_person_needs(images: str) -> None:
-    ask = f"for tool in {TOOLS}; do command -v $tool >/dev/null || echo $tool; done; python --version; id -un"
-    version, user = docker("run", "--rm", f"{images}-dev", "sh", "-c", ask).splitlines()
-    assert (version.rpartition(".")[0], user) == ("Python 3.14", "dev")
-    login = docker("run", "--rm", f"{images}-dev", "bash", "-lc", "python -c 'import debugpy; print(debugpy.__file__)'")
-    assert login.startswith("/opt/venv/")
-
-
 # Development.
 
 
 @pytest.fixture(scope="module")
-def dev(project: Path, images: str, honeycomb: Receiver, proxied: dict[str, str]) -> Iterator[Stack]:  # noqa: F811
+def dev(project: Path, images: str, honeycomb: Receiver, proxied: dict[str, str]) -> Iterator[Stack]:
     """`docker compose up --wait`, with a key in .env alone and a proxy between services where nothing answers."""
     with (project / ".env").open("a") as file:
         file.write(f"HONEYCOMB_API_ENDPOINT={from_inside(honeycomb)}\nWEB_CONCURRENCY=\nOTEL_BSP_SCHEDULE_DELAY=\n")
-    with cleaned_up(Stack(project, images, env=proxied)) as stack:
+    with cleaned_up(Stack(project, images, **proxied)) as stack:
         stack.compose("up", "--wait", "--no-build")
         yield stack
 
@@ -316,9 +296,8 @@ def test_the_first_request_is_a_trace_across_two_services_though_there_is_a_prox
     containers = dev.containers()
     assert {container["State"]["Health"]["Status"] for container in containers} == {"healthy"}
     assert all("HTTP_PROXY=http://127.0.0.1:9" in container["Config"]["Env"] for container in containers)
-    response = dev.get()
-    assert all(activity["profile"] for activity in response.json())
-    spans = eventually(lambda: viewed(response, dev.viewer_port))
+    assert all(activity["profile"] for activity in dev.get().json())
+    spans = dev.traced()
     assert {span["service.name"] for span in spans} == {"backend-flask", "profiles"}
     assert "home-activities-mock-data" in {span["name"] for span in spans}
     assert eventually(lambda: "home-activities-mock-data" in dev.compose("logs", "viewer"))  # the tree in the terminal
@@ -329,16 +308,17 @@ def test_ports_are_published_on_this_machine_alone(dev: Stack) -> None:
     ports = [container["NetworkSettings"]["Ports"] for container in dev.containers()]
     bindings = [binding for each in ports for bound in each.values() for binding in bound or []]
     assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
-    assert {int(each["HostPort"]) for each in bindings} == {dev.port, dev.profiles_port, dev.viewer_port}
+    assert {each["HostPort"] for each in bindings} == set(dev.ports.values())
 
 
 @pytest.mark.docker
-def test_what_is_made_inside_belongs_to_the_owner(dev: Stack) -> None:
+def test_a_person_has_what_they_need_inside_and_what_they_make_is_theirs(dev: Stack) -> None:
     assert dev.inside("id", "-u") == str(OWNER[0])
     assert dev.inside("id", "-un") == "dev"
     dev.inside(
         "sh", "-c", "mkdir made && echo x >made/file && touch ~/file && git status && git add --all --force made"
     )
+    assert dev.inside("sh", "-c", f"for tool in {TOOLS}; do command -v $tool >/dev/null || echo $tool; done") == ""
     assert dev.inside("cat", "/proc/1/comm") == "tini"
     assert dev.inside("sudo", "id", "-u") == "0"
     assert " passed" in dev.inside("make", "test")
@@ -365,7 +345,7 @@ def test_an_edit_on_the_host_changes_the_answer_without_a_restart(dev: Stack) ->
 
 
 @pytest.mark.docker
-def test_the_key_in_the_mount_is_used_replaced_and_never_shown(dev: Stack, honeycomb: Receiver) -> None:  # noqa: F811
+def test_the_key_in_the_mount_is_used_replaced_and_never_shown(dev: Stack, honeycomb: Receiver) -> None:
     dev.get()
     assert eventually(lambda: keys_of(honeycomb) == {KEY}), keys_of(honeycomb)
     change = f"echo {OTHER_KEY[:20]}$0 | python bin/honeycomb key set && python bin/honeycomb key status"
@@ -394,8 +374,7 @@ def test_a_folder_of_any_owner_that_is_closed_to_others_works_until_ctrl_c(
         try:
             assert eventually(lambda: "healthy" in stack.compose("ps", "backend", check=False), 60), terminal.output()
             assert stack.inside("id", "-u") == user
-            response = stack.get()
-            assert eventually(lambda: viewed(response, stack.viewer_port)), terminal.output()
+            assert stack.traced(), terminal.output()
         finally:
             terminal.stop(signal.SIGINT, wait=30)
         assert {container["State"]["ExitCode"] for container in stack.containers()} == {0}
@@ -421,7 +400,7 @@ def test_a_clone_and_its_worktree_run_side_by_side(closed: Path, closed_images: 
 
 
 @pytest.fixture
-def prod(project: Path, images: str, honeycomb: Receiver, proxied: dict[str, str]) -> Iterator[Callable[..., Stack]]:  # noqa: F811
+def prod(project: Path, images: str, honeycomb: Receiver, proxied: dict[str, str]) -> Iterator[Callable[..., Stack]]:
     """`docker compose -f compose.prod.yaml up --wait` with the given variables, and without .env's."""
     honeycomb.requests.clear()
     env = {"HONEYCOMB_API_ENDPOINT": from_inside(honeycomb), "COMPOSE_ENV_FILES": os.devnull, **proxied}
@@ -429,7 +408,7 @@ def prod(project: Path, images: str, honeycomb: Receiver, proxied: dict[str, str
 
         def prod(**more: str) -> Stack:
             stack = exits.enter_context(
-                cleaned_up(Stack(project, f"{images}-prod", "compose.prod.yaml", {**env, **more}))
+                cleaned_up(Stack(project, f"{images}-prod", "compose.prod.yaml", **{**env, **more}))
             )
             stack.compose("up", "--wait", "--no-build")
             return stack
@@ -439,8 +418,7 @@ def prod(project: Path, images: str, honeycomb: Receiver, proxied: dict[str, str
 
 @pytest.mark.docker
 def test_production_is_locked_up_and_loses_nothing_when_it_stops(
-    prod: Callable[..., Stack],
-    honeycomb: Receiver,  # noqa: F811
+    prod: Callable[..., Stack], honeycomb: Receiver
 ) -> None:
     stack = prod(HONEYCOMB_API_KEY=KEY, WEB_CONCURRENCY="")
     for container in stack.containers():
@@ -466,9 +444,7 @@ def test_production_is_locked_up_and_loses_nothing_when_it_stops(
 
 @pytest.mark.docker
 def test_production_reads_the_key_from_a_file_and_notices_a_new_one(
-    prod: Callable[..., Stack],
-    honeycomb: Receiver,  # noqa: F811
-    open_folder: Path,  # noqa: F811
+    prod: Callable[..., Stack], honeycomb: Receiver, open_folder: Path
 ) -> None:
     """As compose.prod.yaml says: a folder of mode 700, a file of mode 644 that its owner writes into again."""
     file = open_folder / "secrets" / "honeycomb"

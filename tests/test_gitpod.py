@@ -1,3 +1,4 @@
+# ruff: noqa: F811  a fixture that is imported has the name of the parameter that asks for it
 """Both levels, opened as a Gitpod Classic workspace is: by their own .gitpod.yml, with stand-ins for the platform."""
 
 from __future__ import annotations
@@ -7,17 +8,17 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import yaml
-from conftest import ROOT, environment, free_ports
+from conftest import ROOT, environment
 from containers import (  # noqa: F401  fixtures
     KEY,
     MARK,
+    Services,
     clone_of_template,
     docker,
     engine,
@@ -26,36 +27,26 @@ from containers import (  # noqa: F401  fixtures
     host_address,
     keys_of,
     run,
-    viewed,
 )
 from platforms import stand_in
 from receiver import Receiver, eventually
 
 
-@dataclass
-class Workspace:
-    """A checkout, its Compose project, and what opening it printed."""
+class Workspace(Services):
+    """A checkout with the rendered project in it, its Compose project, and what opening it printed."""
 
-    checkout: Path
-    project: Path  # the rendered one in it
-    name: str
-    honeycomb: Receiver
-    store: Path
-    logs: Path
-
-    def __post_init__(self) -> None:
-        self.port, profiles_port, self.viewer_port = free_ports(3)
-        self.project.mkdir(exist_ok=True)
-        self.dotenv = self.project / ".env"
-        self.dotenv.write_text(
-            f"HONEYCOMB_API_ENDPOINT={from_inside(self.honeycomb)}\nPORT={self.port}\n"
-            f"PROFILES_PORT={profiles_port}\nVIEWER_PORT={self.viewer_port}\n"
-        )
-        self.env = {"COMPOSE_PROJECT_NAME": self.name, "GP_STAND_IN_STORE": str(self.store)}
+    def __init__(self, checkout: Path, project: Path, name: str, receiver: Receiver, store: Path, logs: Path) -> None:
+        super().__init__()
+        self.checkout, self.project, self.name, self.honeycomb, self.logs = checkout, project, name, receiver, logs
+        self.env: dict[str, Any] = {"COMPOSE_PROJECT_NAME": name, "GP_STAND_IN_STORE": str(store)}
+        settings = {"HONEYCOMB_API_ENDPOINT": from_inside(receiver), **self.ports}
+        project.mkdir(exist_ok=True)
+        self.dotenv = project / ".env"
+        self.dotenv.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def open(self, start: str, *arguments: str) -> dict[str, Any]:
         """Open it until the backend answers; with `prebuild`, until that has ended."""
-        until = ["--until", f"curl -fs http://127.0.0.1:{self.port}/api/health"] if start != "prebuild" else []
+        until = ["--until", f"curl -fs http://127.0.0.1:{self.ports['PORT']}/api/health"] if start != "prebuild" else []
         self.logs.mkdir(exist_ok=True)
         command = [sys.executable, str(stand_in("gitpod/open-workspace")), str(self.checkout), "--start", start]
         command += ["--seconds", "600", "--logs", str(self.logs), *until, *arguments]
@@ -67,9 +58,6 @@ class Workspace:
     def said(self) -> str:
         """What the terminals showed."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.logs.iterdir()))
-
-    def get(self) -> requests.Response:
-        return requests.get(f"http://127.0.0.1:{self.port}/api/activities/home", timeout=10)
 
     def close(self, how: str = "stop") -> str:
         """End it, and answer what its services logged."""
@@ -85,7 +73,7 @@ Clone = Callable[[], Workspace]
 def clone(
     request: pytest.FixtureRequest,
     render_into: Callable[..., Path],
-    honeycomb: Receiver,  # noqa: F811
+    honeycomb: Receiver,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Clone]:
     """Clone either level into a new workspace of the same user."""
@@ -137,13 +125,11 @@ def test_without_a_key_it_opens_from_its_prebuild_and_the_traces_are_in_the_view
     tasks = prebuilt.open("from-prebuild")
     assert tasks["Services"]["running"]
     assert tasks["Honeycomb key"]["running"]  # asks, in a terminal of its own
-    response = prebuilt.get()
-    assert eventually(lambda: viewed(response, prebuilt.viewer_port))
+    assert prebuilt.traced()
     assert prebuilt.honeycomb.requests == []
     assert "No Honeycomb API key yet" in prebuilt.said()
-    url = f"http://127.0.0.1:{prebuilt.viewer_port}/api/health"
     for host, status in (("4318-stand-in.ws.gitpod.example", 200), ("4318-other.ws.gitpod.example", 403)):
-        assert requests.get(url, headers={"Host": host}, timeout=5).status_code == status
+        assert requests.get(f"{prebuilt.viewer}/api/health", headers={"Host": host}, timeout=5).status_code == status
     prebuilt.close()
 
 
