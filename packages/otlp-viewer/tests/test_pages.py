@@ -378,6 +378,15 @@ def test_two_roots_are_listed_with_the_time_of_both(client: FlaskClient, store: 
     assert "2 roots" in page(client, f"/traces/{TRACE}").text
 
 
+@pytest.mark.parametrize("parents", [{2: 2}, {2: 3, 3: 2}])
+def test_a_root_beside_a_circle_is_incomplete(client: FlaskClient, store: Store, parents: dict[int, int]) -> None:
+    add(store, [span(1), *(span(number, parent) for number, parent in parents.items())])
+    assert "incomplete" in page(client, "/traces").text
+    found = page(client, f"/traces/{TRACE}").text
+    assert "Incomplete" in found
+    assert "its parents form a circle" in found
+
+
 def test_work_after_the_root_is_said_in_the_list_and_on_the_page(client: FlaskClient, store: Store) -> None:
     add(store, [span(1), span(2, 1, 0.008, duration_ms=3032.0)])
     assert re.search(r"10\.0 ms\s+of 3\.04 s", page(client, "/traces").text)

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def page(trace: Trace) -> str:
         return (store.honeycomb_page(trace.summary.service) or here) + trace.summary.trace_id
 
-    printer = Printer(store.trees, page=page)
+    printer = Printer(store.trees, page=page, listing=f"http://{address}:{port}/traces")
     app = create_app(store, received=printer.received)
     try:
         # The app answers 413 in OTLP's own form; waitress only bounds what it buffers before that.
