@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -46,9 +45,10 @@ def test_the_wheel_is_built_byte_for_byte_again(wheel: Path, tmp_path: Path) -> 
 def test_the_readmes_program_is_traced_with_nothing_but_the_wheel(
     wheel: Path, tmp_path: Path, receiver: Receiver
 ) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv" / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "-q", wheel], check=True)
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True)
+    subprocess.run([*uv, "pip", "install", "-q", "--python", python, wheel], check=True)
     with serving(tmp_path, receiver, FLASK, PROGRAM + ROUTE, python) as server:
         assert server.get("/") == "hello"
         wait_until(lambda: "GET /" in names(receiver))

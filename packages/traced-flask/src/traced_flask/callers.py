@@ -62,11 +62,10 @@ class Callers:
         listed = setting(config, "CORS_ORIGINS")
         names = [] if isinstance(listed, bool) else str(listed).split(",")
         origins = {name.strip().lower() for name in names if name.strip()}
-        if wrong := sorted(origin for origin in origins if not ORIGIN.fullmatch(origin)):
+        if wrong := {origin for origin in origins if not ORIGIN.fullmatch(origin)}:
             logger.warning(
-                "CORS_ORIGINS: %r is no origin; one looks like https://app.example.com:3000. "
-                "No trace starts in a page of it.",
-                wrong[0][:100],
+                "CORS_ORIGINS holds something that is no origin; one looks like https://app.example.com:3000. "
+                "No trace starts in a page of it."
             )
         return cls(trust == "true", frozenset(origins.difference(wrong)))
 

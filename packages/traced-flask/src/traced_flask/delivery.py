@@ -195,6 +195,14 @@ class Delivery:
         (self._outage.lost if self._outage else self._lost)[signal] += count
 
     def _run(self) -> None:
+        try:
+            self._send_all()
+        finally:  # also after an exception of a logging handler: the next batch starts another thread
+            with self._changed:
+                if self._thread is threading.current_thread():
+                    self._end_thread()
+
+    def _send_all(self) -> None:
         pause = FIRST_PAUSE
         while (batch := self._next()) is not None:
             began = time.monotonic()
