@@ -3,8 +3,7 @@
     python demo.py --render    render, and do no more
     python demo.py --new       ask the template's questions, and render a project beside this folder
 
-Runs with the system's Python and its standard library alone: it makes the virtual environments itself. Every
-reason not to go on is one clear line, before anything is half done.
+Needs the standard library alone: it installs cookiecutter into .venv, and the project's own Makefile does the rest.
 """
 
 from __future__ import annotations  # so that an old Python gets as far as check_python
@@ -18,18 +17,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 PROJECT = ROOT / "{{cookiecutter.project}}"
+VENV = Path(os.environ.get("INSTALLED_IN") or ROOT / ".venv")  # the image of Dockerfile.dev sets INSTALLED_IN
 DEMO = ROOT / "demo"
 LOG = DEMO / "demo.log"
 PORTS = {"PORT": 4567, "PROFILES_PORT": 4568, "VIEWER_PORT": 4318}
@@ -45,73 +44,72 @@ MORE_REQUESTS = (
 
 
 def say(text: str = "", end: str = "\n") -> None:
-    print(text + end, end="", flush=True)  # in one piece, since two may speak at once
+    print(text + end, end="", flush=True)  # in one piece, since two threads print
 
 
 def check_python() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036
-        sys.exit(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}: make demo PYTHON=python3.14")
+        sys.exit(
+            f"This needs Python 3.11 or newer, not {sys.version.split()[0]}. Name one: make demo PYTHON=python3.14"
+        )
 
 
-def check_ports() -> dict[str, int]:
-    """The three ports, from the environment or the usual ones; all of them free."""
-    ports = {}
+def check_ports() -> None:
+    """Put the three ports into the environment. Exits if one cannot be used."""
+    others = []
     for name, usual in PORTS.items():
-        given = os.environ.get(name) or str(usual)
-        if not given.isdecimal() or not 0 < int(given) < 65536:
-            sys.exit(f"{name} is {given!r}, and a port is a number from 1 to 65535: make demo {name}={usual}")
-        ports[name] = int(given)
+        port = os.environ.get(name) or str(usual)
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            sys.exit(f"{name} is {port!r}, not a port from 1 to 65535. For example: make demo {name}={usual}")
+        os.environ[name] = port
         with socket.socket() as probe:
-            if os.name != "nt":  # as servers do: a port that was just left is free
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port just left is free
             try:
-                probe.bind(("127.0.0.1", ports[name]))
-            except OSError:
-                sys.exit(f"Port {given} is in use. Stop what uses it, or take another: make demo {name}={usual + 1000}")
-    return ports
+                probe.bind(("127.0.0.1", int(port)))
+            except OSError as error:
+                print(f"Port {port} cannot be used: {error.strerror}.", file=sys.stderr)
+                others.append(f"{name}={int(port) % 60000 + 1000}")
+    if others:
+        sys.exit(f"Choose another: make demo {' '.join(others)}")
 
 
-def venv(folder: Path) -> Path:
-    """The virtual environment of a folder; in a container that the project's Dockerfile.dev made, that one's."""
-    return Path(os.environ.get("INSTALLED_IN") or folder / ".venv")
+def in_venv(program: str) -> str:
+    return str(VENV / ("Scripts" if os.name == "nt" else "bin") / program)
 
 
-def in_venv(folder: Path, program: str) -> str:
-    return str(venv(folder) / ("Scripts" if os.name == "nt" else "bin") / program)
-
-
-def install(folder: Path, requirements: Path) -> None:
-    """Make a virtual environment and install into it what `requirements` locks, if that has not been done."""
-    wanted = requirements.read_text()
-    done = venv(folder) / "installed"
-    if folder == DEMO and os.environ.get("INSTALLED_IN"):  # everything is in the image
+def install() -> None:
+    """Install cookiecutter into .venv, if that has not been done."""
+    requirements = ROOT / "requirements.txt"
+    done = VENV / "installed"
+    if done.is_file() and done.read_text() in ("", requirements.read_text()):
         return
-    if done.is_file() and done.read_text() in ("", wanted):
-        return
-    total = len(re.findall(r"^[a-z0-9_.-]+==", wanted, re.MULTILINE))
-    say(f"Installing up to {total} packages into {os.path.relpath(venv(folder), ROOT.parent)}")
-    python, new = in_venv(folder, "python"), not venv(folder).exists()
+    say("Installing cookiecutter into .venv")
     if uv := shutil.which("uv"):
-        make_venv = [uv, "venv", "--quiet", "--python", sys.executable, str(venv(folder))]
-        installer = [uv, "pip", "install", "--quiet", "--python", python]
+        make_venv = [uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(VENV)]
+        installer = [uv, "pip", "install", "--quiet", "--python", in_venv("python")]
     else:
-        make_venv = [sys.executable, "-m", "venv", str(venv(folder))]
-        installer = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2"]
-        if not sys.dont_write_bytecode:
-            installer.append("--no-compile")  # Python compiles what it imports, and much is never imported
+        make_venv = [sys.executable, "-m", "venv", str(VENV)]
+        installer = [
+            in_venv("python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-compile",
+        ]
+    new = not VENV.exists()
     try:
         if new:
             run(make_venv)
         run([*installer, "--require-hashes", "-r", str(requirements)])
     except BaseException as error:
         if new:
-            shutil.rmtree(venv(folder), ignore_errors=True)
-            with suppress(OSError):  # demo/, when there is nothing else in it
-                folder.rmdir()
+            shutil.rmtree(VENV, ignore_errors=True)
         if isinstance(error, subprocess.CalledProcessError):
-            sys.exit(why_not_installed(error.stdout))
+            sys.exit(f"{why(error.stdout)} Nothing was installed.")
         raise
-    done.write_text(wanted)
+    done.write_text(requirements.read_text())
 
 
 def run(command: list[str]) -> None:
@@ -120,13 +118,13 @@ def run(command: list[str]) -> None:
     subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def why_not_installed(output: str) -> str:
-    """One sentence, of what pip or uv printed."""
+def why(output: str) -> str:
+    """Why an installer failed: in a sentence, or else in its own words."""
     if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|error sending request", output):
-        return "The packages cannot be fetched: there is no connection to the package index. Nothing was installed."
-    lines = output.splitlines()
-    reason = next((line for line in lines if line.lower().startswith("error")), "the installer gives no reason")
-    return f"The packages cannot be installed: {reason}"
+        return "The package index cannot be reached: check the network."
+    if "ensurepip" in output:
+        return "This Python cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv."
+    return f"{output.rstrip()}\n\nThe reason is above."
 
 
 def digests(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
@@ -143,101 +141,112 @@ def template() -> dict[str, str]:
     return digests(ROOT, [ROOT / "cookiecutter.json", *(ROOT / "hooks").rglob("*"), *PROJECT.rglob("*")])
 
 
+def remove_caches() -> None:
+    """Remove what editors and linters leave in the template, or it would be rendered."""
+    for path in [path for name in ("__pycache__", ".*_cache") for path in PROJECT.rglob(name)]:
+        shutil.rmtree(path)
+
+
 def render() -> None:
     """Render the default project into demo/, unless it is there and up to date, or has somebody's changes."""
     record = DEMO / ".template"
     before: dict[str, dict[str, str]] = {"template": {}, "demo": {}}
     with suppress(OSError, ValueError):
         before |= json.loads(record.read_text())
+    remove_caches()
     now = template()
     if before["template"] == now:
         return
     found = digests(DEMO, DEMO.rglob("*"))
-    if changed := sorted(name for name, _ in found.items() ^ before["demo"].items()):
-        names = ", ".join(dict.fromkeys(changed[:3])) + (", ..." if len(changed) > 3 else "")
+    if changed := sorted({name for name, _ in found.items() - before["demo"].items()}):
+        names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
         say(f"demo/ has changes ({names}), so it stays as it is. To render it again, move it away.")
         return
-    install(ROOT, ROOT / "requirements.txt")
+    install()
     say("Rendering the project into demo/" + (" again: the template has changed" if found else ""))
-    for name in found:
-        (DEMO / name).unlink()
-    command = [in_venv(ROOT, "cookiecutter"), "--no-input", "--overwrite-if-exists", "--output-dir", str(ROOT)]
-    subprocess.run([*command, str(ROOT), "project_name=Demo"], check=True, stdout=subprocess.DEVNULL)
-    record.write_text(json.dumps({"template": now, "demo": digests(DEMO, DEMO.rglob("*"))}))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [in_venv("cookiecutter"), "--no-input", "--output-dir", folder, str(ROOT), "project_name=Demo"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        rendered = Path(folder, "demo")
+        files = digests(rendered, rendered.rglob("*"))
+        for name in found:
+            (DEMO / name).unlink()
+        DEMO.mkdir(exist_ok=True)
+        record.write_text(json.dumps({"template": {}, "demo": files}))  # so that an interrupted copy is done again
+        shutil.copytree(rendered, DEMO, dirs_exist_ok=True)
+    record.write_text(json.dumps({"template": now, "demo": files}))
 
 
-def start(ports: dict[str, int]) -> subprocess.Popen[str]:
-    """Start everything in demo/Procfile; its output comes out of a pipe."""
-    environment = {**os.environ, **{name: str(port) for name, port in ports.items()}, "PYTHONUNBUFFERED": "1"}
-    environment["PATH"] = os.path.dirname(in_venv(DEMO, "python")) + os.pathsep + environment["PATH"]
-    if sys.stdout.isatty():
-        environment.setdefault("FORCE_COLOR", "1")
-    return subprocess.Popen(
-        [in_venv(DEMO, "python"), "bin/run"],
-        cwd=DEMO,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl-C is for this process, which then stops that one
-    )
+class Services:
+    """What `make run` starts in demo/. All output goes to demo/demo.log; the traces are printed too, if asked for."""
+
+    def __init__(self) -> None:
+        # bin/run itself: make would print its own words about a signal.
+        python = Path(os.environ.get("INSTALLED_IN") or DEMO / ".venv") / "bin" / "python"
+        if sys.stdout.isatty():
+            os.environ.setdefault("FORCE_COLOR", "1")
+        LOG.write_text("")
+        self._process = subprocess.Popen(
+            [str(python), "bin/run"],
+            cwd=DEMO,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is for this process, which then stops that one
+        )
+        self.print_traces = False
+        self._output = threading.Thread(target=self._follow, daemon=True)
+        self._output.start()
+
+    def _follow(self) -> None:
+        with LOG.open("w", encoding="utf-8") as log:
+            for line in self._process.stdout or ():
+                name, _, text = line.rstrip("\n").partition("| ")
+                if self.print_traces and name.rstrip() == "viewer":
+                    say(text)
+                log.write(line)
+                log.flush()
+
+    def wait_for(self, text: str, seconds: float = 60) -> bool:
+        """Whether they print `text` in time. Exits when they end."""
+        until = time.monotonic() + seconds
+        while text not in LOG.read_text(encoding="utf-8"):
+            if not self._output.is_alive():
+                self.wait()
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def wait(self) -> None:
+        """Wait until they end, which is a failure."""
+        self._process.wait()
+        self._output.join()
+        lines = LOG.read_text(encoding="utf-8").splitlines()[-15:]
+        sys.exit("\n".join([*lines, "", "The demo has ended. The reason is above, and in demo/demo.log."]))
+
+    def stop(self) -> None:
+        """End every process, within 10 s."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
-def follow(process: subprocess.Popen[str], showing: threading.Event) -> None:
-    """Write all output to demo/demo.log; once `showing` is set, show the viewer's part, the traces."""
-    with LOG.open("w", encoding="utf-8") as log:
-        for line in process.stdout or ():
-            log.write(line)
-            log.flush()
-            shown = re.match(r"(?:\x1b\[\d+m)?\S+ viewer\.1 +\| ?(?:\x1b\[0m)?(.*)", line)
-            if shown and showing.is_set():
-                say(shown[1])
-
-
-def stop(process: subprocess.Popen[str]) -> None:
-    """End every process that was started: politely, then for good, within 10 s."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(8)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def get(url: str, accept: str = "application/json") -> str | None:
-    """The body of the answer, whatever its status; None where there is none."""
+def get(url: str) -> str:
+    """Send a request, without any proxy. Return the ID of its trace, whatever the answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=5) as answer:
-            return str(answer.read(), "utf-8")
+        headers = opener.open(url, timeout=60).headers
     except urllib.error.HTTPError as error:
-        return error.read().decode()
+        headers = error.headers
     except OSError:
-        return None
-
-
-def wait_until(process: subprocess.Popen[str], condition: Callable[[], object], what: str) -> object:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if answer := condition():
-            return answer
-        if process.poll() is not None:
-            sys.exit(f"{what}: it stopped. Its last words, from demo/demo.log:\n{last_words()}")
-        time.sleep(0.1)
-    sys.exit(f"{what}: no answer in a minute. Its last words, from demo/demo.log:\n{last_words()}")
-
-
-def last_words() -> str:
-    return "".join(LOG.read_text(encoding="utf-8").splitlines(keepends=True)[-15:])
-
-
-def first_trace(viewer: str) -> str | None:
-    """The trace of the first request as a tree, once all of it has come."""
-    for trace in reversed(json.loads(get(f"{viewer}/api/traces") or "[]")):
-        if trace.get("route") == FIRST_REQUEST and trace["complete"] and len(trace["services"]) > 1:
-            return get(f"{viewer}/api/traces/{trace['trace_id']}", accept="text/plain")
-    return None
+        return "no answer"
+    return str(headers["traceresponse"]).split("-")[1]
 
 
 def main() -> None:
@@ -246,43 +255,42 @@ def main() -> None:
         render()
         return
     if sys.argv[1:2] == ["--new"]:
-        install(ROOT, ROOT / "requirements.txt")
-        command = [in_venv(ROOT, "cookiecutter"), "--output-dir", str(ROOT.parent), str(ROOT), *sys.argv[2:]]
+        if not os.access(ROOT.parent, os.W_OK):
+            sys.exit(f"Nothing can be written to {ROOT.parent}. Clone the template into a folder of yours.")
+        install()
+        remove_caches()
+        command = [in_venv("cookiecutter"), "--output-dir", str(ROOT.parent), str(ROOT), *sys.argv[2:]]
         sys.exit(subprocess.run(command).returncode)
-    ports = check_ports()
-    with ThreadPoolExecutor() as pool:  # what the project needs is known before it is there
-        installing = pool.submit(install, DEMO, PROJECT / "requirements-dev.txt")
-        render()
-        installing.result()
-    backend, viewer = (f"http://127.0.0.1:{ports[name]}" for name in ("PORT", "VIEWER_PORT"))
-    profiles = f"http://127.0.0.1:{ports['PROFILES_PORT']}"
+    check_ports()
+    render()
+    if subprocess.run(["make", "--silent", "--no-print-directory", "install"], cwd=DEMO).returncode:  # noqa: S607
+        sys.exit(1)
+    backend, viewer = (f"http://127.0.0.1:{os.environ[name]}" for name in ("PORT", "VIEWER_PORT"))
 
     say("Starting backend, profiles and viewer")
-    for ending in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+    for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda *_: sys.exit(1))
-    process = start(ports)
-    showing = threading.Event()
-    threading.Thread(target=follow, args=(process, showing), daemon=True).start()
+    services = Services()
     try:
-        for base in (viewer, profiles, backend):
-            wait_until(process, partial(get, f"{base}/api/health"), f"Starting {base}")
-        say("Sending a request, and a few more\n")
-        get(backend + FIRST_REQUEST)
-        say(f"The first trace: GET {FIRST_REQUEST}\n")
-        say(str(wait_until(process, lambda: first_trace(viewer), "Waiting for the first trace")))
-        for path in MORE_REQUESTS:
-            get(backend + path)
-        say(f"  Ask the backend    curl {backend}{FIRST_REQUEST}")
-        say(f"  See its traces     {viewer}/")
-        say("  Send much more     make -C demo traffic")
-        say("\nEach new trace is shown below. Ctrl-C ends it.\n")
-        showing.set()
-        process.wait()
-        sys.exit(f"It stopped. Its last words, from demo/demo.log:\n{last_words()}")
+        if not services.wait_for("Ready: "):
+            sys.exit("The demo does not start. The reason may be in demo/demo.log.")
+        say(f"The first trace, of GET {FIRST_REQUEST}:\n")
+        services.print_traces = True
+        if not services.wait_for(f"/{get(backend + FIRST_REQUEST)}"):
+            sys.exit("The first request has no trace. The reason may be in demo/demo.log.")
+        services.print_traces = False
+        for trace_id in [get(backend + path) for path in MORE_REQUESTS]:
+            services.wait_for(f"/{trace_id}", 2)
+        say("\n  Send a request   curl " + backend + FIRST_REQUEST)
+        say("  Send many        make -C demo traffic")
+        say(f"  All traces       {viewer}/")
+        say("\nNew traces appear below. Ctrl-C ends the demo.\n")
+        services.print_traces = True
+        services.wait()
     except KeyboardInterrupt:
         say("\nStopping")
     finally:
-        stop(process)
+        services.stop()
 
 
 if __name__ == "__main__":

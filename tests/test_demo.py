@@ -48,7 +48,10 @@ def test_a_port_in_use_is_one_line_before_anything_is_made(checkout: Path) -> No
     assert done.returncode != 0
     assert done.stdout == ""
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == [f"Port {port} is in use. Stop what uses it, or take another: make demo VIEWER_PORT=5318"]
+    assert said == [
+        f"Port {port} cannot be used: Address already in use.",
+        f"Choose another: make demo VIEWER_PORT={int(port) % 60000 + 1000}",
+    ]
     assert not (checkout / ".venv").exists()
     assert not (checkout / "demo").exists()
 
@@ -56,7 +59,7 @@ def test_a_port_in_use_is_one_line_before_anything_is_made(checkout: Path) -> No
 def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
     done = demo(checkout, PORT="http")
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == ["PORT is 'http', and a port is a number from 1 to 65535: make demo PORT=4567"]
+    assert said == ["PORT is 'http', not a port from 1 to 65535. For example: make demo PORT=4567"]
 
 
 def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> None:
@@ -67,7 +70,7 @@ def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> No
         [sys.executable, "-c", f"{as_if_old} run_name='__main__')"], cwd=checkout, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr == "Python 3.11 or newer is needed, and this is 3.9.1: make demo PYTHON=python3.14\n"
+    assert done.stderr == "This needs Python 3.11 or newer, not 3.9.1. Name one: make demo PYTHON=python3.14\n"
     assert not (checkout / ".venv").exists()
 
 
@@ -83,9 +86,7 @@ def test_no_network_is_one_line_and_nothing_is_installed(checkout: Path) -> None
         timeout=300,
     )
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == [
-        "The packages cannot be fetched: there is no connection to the package index. Nothing was installed."
-    ]
+    assert said == ["The package index cannot be reached: check the network. Nothing was installed."]
     assert not (checkout / ".venv").exists()
 
 
@@ -93,27 +94,36 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
     at = ports()
     program = Running(["make", "demo", *(f"{name}={port}" for name, port in at.items())], checkout, tmp_path / "output")
     try:
-        assert eventually(lambda: "Ctrl-C ends it." in program.output() or program.process.poll() is not None, 300)
+        assert eventually(lambda: "Ctrl-C ends" in program.output() or program.process.poll() is not None, 300)
         output = program.output()
         steps = [
-            "Installing up to ",
-            "demo/.venv",
+            "Installing cookiecutter into .venv",
             "Rendering the project into demo/",
+            "Installing the packages of requirements-dev.txt",
             "Starting backend, profiles and viewer",
-            "The first trace: GET /api/activities/home",
+            "The first trace, of GET /api/activities/home:",
             "GET /api/activities/home  200  backend-flask",
             "└─ home-activities-mock-data",
             "GET /api/profiles/<handles>  200  profiles",
+            f"http://127.0.0.1:{at['VIEWER_PORT']}/traces/",
             f"curl http://127.0.0.1:{at['PORT']}/api/activities/home",
-            f"http://127.0.0.1:{at['VIEWER_PORT']}/",
+            f"http://127.0.0.1:{at['VIEWER_PORT']}/\n",
+            "New traces appear below.",
         ]
         places = [output.find(step) for step in steps]
         assert -1 not in places, output
         assert places == sorted(places), output
+        assert output.count("└─ home-activities-mock-data") == 1
 
         answer = requests.get(f"http://127.0.0.1:{at['PORT']}/api/activities/home", timeout=10)
         trace_id = answer.headers["traceresponse"].split("-")[1]
-        assert eventually(lambda: f"trace {trace_id}" in program.output())
+        assert eventually(lambda: f"/traces/{trace_id}" in program.output())
+
+        traffic = ["make", "-C", "demo", "traffic", f"PORT={at['PORT']}"]
+        done = subprocess.run(traffic, cwd=checkout, env=environment(), capture_output=True, text=True, timeout=60)
+        assert "/api/activities/home" in done.stdout
+        assert "Installing" not in done.stdout
+
         traces = requests.get(f"http://127.0.0.1:{at['VIEWER_PORT']}/api/traces", timeout=10).json()
         (mine,) = [trace for trace in traces if trace["trace_id"] == trace_id]
         assert mine["span_count"] >= 5
@@ -137,7 +147,7 @@ def test_a_second_demo_renders_a_changed_template_again_but_never_over_somebodys
             of_template.write(f"\n{name}.\n")
         program = Running(["make", "demo", *(f"{n}={p}" for n, p in ports().items())], checkout, tmp_path / name)
         try:
-            assert eventually(lambda: "Ctrl-C ends it." in program.output(), 60), program.output()
+            assert eventually(lambda: "Ctrl-C ends" in program.output(), 60), program.output()
             os.killpg(program.process.pid, signal.SIGTERM)
             program.process.wait(10)
         finally:

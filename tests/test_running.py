@@ -186,8 +186,10 @@ def test_a_key_is_noticed_while_it_runs_and_so_is_its_removal(project: Running, 
 
 
 def test_traffic_prints_what_was_answered(project: Running, folder: Path) -> None:
-    command = [".venv/bin/python", "bin/traffic", "--seconds", "4", "--url", project.backend]
+    command = [".venv/bin/python", "bin/traffic", "--seconds", "4"]
+    (folder / ".env").write_text(f"PORT={project.ports['PORT']}\n")
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60)
+    (folder / ".env").unlink()
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("/api/")]
     assert {row[0]: row[1] for row in rows}["/api/activities/home"] == "200", done.stderr
     assert {row[1] for row in rows} <= {"200", "404", "500"}
@@ -289,15 +291,17 @@ def test_a_named_pipe_as_dotenv_is_read_once(toy: Path, tmp_path: Path) -> None:
     writer.join(10)
 
 
-def test_a_port_that_is_in_use_is_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with running([*RUN, f"PROFILES_PORT={port}"], folder, tmp_path / "log") as program:
+def test_every_port_that_is_in_use_is_named_at_once(folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        taken = [each.getsockname()[1] for each in (one, two)]
+        command = [*RUN, f"PORT={taken[0]}", f"VIEWER_PORT={taken[1]}"]
+        with running(command, folder, tmp_path / "log") as program:
             assert program.process.wait(30) != 0
-    first = program.output().splitlines()[0]
-    assert (
-        first == f"Port {port} cannot be used (Address already in use). Choose another one: make run PROFILES_PORT=..."
-    )
+    others = [port % 60000 + 1000 for port in taken]
+    assert program.output().splitlines()[:3] == [
+        *(f"Port {port} cannot be used: Address already in use." for port in taken),
+        f"Choose another: make run PORT={others[0]} VIEWER_PORT={others[1]}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import os
 import threading
 from collections.abc import Iterator
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from flask import Response
 from flask.testing import FlaskClient
 from opentelemetry.trace import SpanKind, StatusCode
-from werkzeug.serving import make_server
+from werkzeug.serving import BaseWSGIServer, make_server
 
 from backend.app import create_app
 from example import profile_lookup
@@ -51,18 +51,8 @@ def serve() -> Iterator[Any]:
         thread.join()
 
 
-def answering(status: int, body: bytes) -> HTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    return HTTPServer(("127.0.0.1", 0), Handler)
+def answering(status: int, body: str) -> BaseWSGIServer:
+    return make_server("127.0.0.1", 0, Response(body, status))
 
 
 def test_home_lists_activities_with_their_authors_profiles(client: FlaskClient) -> None:
@@ -104,13 +94,13 @@ def test_one_trace_crosses_to_the_profiles_service(serve: Any, spans: Any) -> No
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [
-        (503, b"{}", "status 503"),
-        (200, b"<!doctype html>", "bad address or answer"),
-        (200, b'{"andrew": null}', "bad address or answer"),
+        (503, "{}", "status 503"),
+        (200, "<!doctype html>", "bad address or answer"),
+        (200, '{"andrew": null}', "bad address or answer"),
     ],
 )
 def test_a_bad_answer_gives_a_feed_without_profiles(
-    serve: Any, spans: Any, caplog: pytest.LogCaptureFixture, status: int, body: bytes, reason: str
+    serve: Any, spans: Any, caplog: pytest.LogCaptureFixture, status: int, body: str, reason: str
 ) -> None:
     answer = client_with(serve(answering(status, body))).get(HOME)
     assert [activity["profile"] for activity in answer.json] == [None, None, None]
@@ -130,7 +120,7 @@ def test_a_service_that_cannot_be_reached_gives_a_feed_without_profiles(spans: A
 
 def test_a_slow_service_is_not_waited_for(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_lookup, "TIMEOUT", 0.1)
-    silent = answering(200, b"{}")  # it accepts connections and never answers
+    silent = answering(200, "{}")  # it accepts connections and never answers
     client_with(f"http://127.0.0.1:{silent.server_port}").get(HOME)
     silent.server_close()
     assert spans.named(WORK).attributes["app.profiles_missing"] == "timeout"
