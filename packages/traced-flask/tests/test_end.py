@@ -89,10 +89,15 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, receiver: Receiver, command: list[str], app: str = APP, python: str = sys.executable
+    folder: Path,
+    receiver: Receiver,
+    command: list[str],
+    app: str = APP,
+    python: str = sys.executable,
+    conf: str = CONF,
 ) -> Iterator[Server]:
     (folder / "app.py").write_text(app)
-    (folder / "gunicorn.conf.py").write_text(CONF)
+    (folder / "gunicorn.conf.py").write_text(conf)
     port = unused_port()
     process = subprocess.Popen(
         [python, "-m", *(each.format(port=port) for each in command)],
@@ -145,13 +150,17 @@ def test_nothing_is_lost_when_sigterm_ends_a_server(tmp_path: Path, receiver: Re
     assert log.count("Telemetry goes to") == 1
 
 
-def test_gevent_workers_of_a_preloaded_application_send_too(tmp_path: Path, receiver: Receiver) -> None:
-    """OpenTelemetry's threads are not gevent's there, so what is left at the end may be lost."""
-    app = APP.replace(", schedule_delay_millis=60_000", "")
-    with serving(tmp_path, receiver, [*GUNICORN, "-k", "gevent", "--preload"], app) as server:
-        wait_until(lambda: "GET /" in names(receiver))
+@pytest.mark.parametrize("patch", ["", "from gevent import monkey\nmonkey.patch_all()\n"])
+def test_gevent_workers_of_a_preloaded_application_send_too(tmp_path: Path, receiver: Receiver, patch: str) -> None:
+    """Unless gevent has patched everything before, what is left at the end may be lost, and a warning says so."""
+    app = APP if patch else APP.replace(", schedule_delay_millis=60_000", "")
+    with serving(tmp_path, receiver, [*GUNICORN, "-k", "gevent", "--preload"], app, conf=patch + CONF) as server:
+        if not patch:
+            wait_until(lambda: "GET /" in names(receiver))
         log = server.end(signal.SIGTERM)
+    assert "GET /" in names(receiver)
     assert "Traceback" not in log
+    assert log.count("Leave preload_app off") == (0 if patch else 1)
 
 
 def test_the_reloader_and_its_child_say_once_where_telemetry_goes(tmp_path: Path, receiver: Receiver) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +20,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
-from receivers import Receiver, answering, hang, needs, unused_port, wait_until
+from receivers import Receiver, answering, hang
 from traced_flask import OTLPLogExporter, OTLPSpanExporter, delivery
 
 
@@ -205,65 +201,3 @@ def test_a_program_whose_first_batch_is_its_last_delivers_it(receiver: Receiver)
     done = subprocess.run([sys.executable, "-c", PROGRAM + body], env=environ, capture_output=True, timeout=60)
     assert (done.returncode, names(receiver)) == (0, ["only"])
     assert time.monotonic() - began < 20
-
-
-APPLICATION = """
-from flask import Flask
-from traced_flask import FlaskInstrumentor, OTLPLogExporter, LoggingHandler, shutdown_at_exit
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
-logs = LoggerProvider()
-logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
-shutdown_at_exit(provider, logs)
-app = Flask(__name__)
-FlaskInstrumentor().instrument_app(app)
-@app.get("/")
-def home():
-    return "home"
-"""
-
-
-@pytest.mark.parametrize("preload", [True, False])
-def test_the_workers_of_gevent_start_and_end_without_a_traceback(
-    receiver: Receiver, tmp_path: Path, preload: bool
-) -> None:
-    needs("gevent")
-    (tmp_path / "app.py").write_text(PROGRAM + APPLICATION)
-    patch = "from gevent import monkey\nmonkey.patch_all()\n" if preload else ""  # gunicorn's worker does it later
-    (tmp_path / "conf.py").write_text(
-        f"{patch}from traced_flask.gunicorn import on_starting, worker_exit, worker_int\n"
-    )
-    port = unused_port()
-    command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{port}", "-c", "conf.py"]
-    process = subprocess.Popen(
-        [*command, *(["--preload"] if preload else []), "app:app"],
-        cwd=tmp_path,
-        env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    output: list[str] = []
-    assert process.stderr is not None
-    reading = threading.Thread(target=output.extend, args=[process.stderr])
-    reading.start()
-    try:
-        wait_until(lambda: "".join(output).count("Booting worker") == 1, 40)
-
-        def asked() -> bool:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
-                    return bool(answer.status == 200)
-            except OSError:
-                return False
-
-        wait_until(asked)
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
-    finally:
-        process.kill()
-        process.wait()
-        reading.join(10)
-    printed = "".join(output)
-    assert names(receiver) == ["GET /"], printed
-    for trouble in ("Traceback", "KeyError", "AttributeError"):
-        assert trouble not in printed, printed

@@ -90,15 +90,19 @@ def test_access_log_lines_stay_as_they_are_and_health_checks_are_left_out(writte
 def test_the_same_traceback_is_written_once(written: io.StringIO, root: logging.Logger) -> None:
     root.addHandler(other := logging.StreamHandler(everything := io.StringIO()))
     other.setFormatter(logging.Formatter("%(message)s"))
-    for text in ("one", "one", "two"):
+    for text in ("user 1", "user 2", "user 3"):
         try:
             raise ValueError(text)
         except ValueError:
             logging.getLogger("app").exception("It failed")
-    assert written.getvalue().count("It failed") == 3
+    try:
+        raise ValueError("elsewhere")
+    except ValueError:
+        logging.getLogger("app").exception("It failed")
+    assert written.getvalue().count("It failed") == 4
     assert written.getvalue().count("Traceback") == 2
-    assert "ValueError: one (its traceback is above)" in written.getvalue()
-    assert everything.getvalue().count("Traceback") == 3
+    assert "ValueError: user 2 (its traceback is above)" in written.getvalue()
+    assert everything.getvalue().count("Traceback") == 4
 
 
 def test_logging_that_is_set_up_already_is_left_alone(root: logging.Logger) -> None:

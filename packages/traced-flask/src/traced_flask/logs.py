@@ -73,7 +73,7 @@ class StderrFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__(LINE)
-        self._written: dict[str, float] = {}  # tracebacks, and when, on time.monotonic()
+        self._written: dict[str, float] = {}  # frames of tracebacks, and when, on time.monotonic()
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         if record.name == "werkzeug":  # its lines have a time of their own
@@ -91,10 +91,12 @@ class StderrFormatter(logging.Formatter):
         return super().format(record)
 
     def _repeats(self, text: str) -> bool:
+        """Whether a traceback with the same frames was written within the last minute; its message may differ."""
         now = time.monotonic()
-        if now - self._written.get(text, -INTERVAL) < INTERVAL:
+        frames = "\n".join(line for line in text.splitlines() if line.startswith("  "))
+        if now - self._written.get(frames, -INTERVAL) < INTERVAL:
             return True
-        self._written[text] = now
+        self._written[frames] = now
         if len(self._written) > REMEMBERED:
             del self._written[next(iter(self._written))]
         return False
