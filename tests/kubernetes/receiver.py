@@ -28,6 +28,7 @@ def flat(message):
                     "span_id": span.span_id.hex(),
                     "root": not span.parent_span_id,
                     "service": service,
+                    "error": span.status.code == 2,
                     "weight": attributes(span.attributes).get("SampleRate", 1),
                 }
 
