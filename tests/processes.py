@@ -34,7 +34,7 @@ def alive(pids: set[int]) -> set[int]:
 
 
 class Running:
-    """A program in a process group of its own, whose output is kept in a file."""
+    """A program in a process group of its own, whose output goes to a file."""
 
     def __init__(self, command: list[str], folder: Path, log: Path, **env: str) -> None:
         self.log = log

@@ -173,10 +173,10 @@ def check_form(answer: Answer, project: Path) -> None:
     """What every answer keeps to, whatever was asked."""
     if answer.body and answer.status >= 400 and "traceresponse" in answer.headers:  # else gunicorn refused it
         assert answer.headers["content-type"] == "application/json", answer
-        said = json.loads(answer.body)
-        assert set(said) == {"error", "trace_id"}
-        assert said["error"]
-        assert said["trace_id"] == answer.headers["traceresponse"].split("-")[1]
+        error = json.loads(answer.body)
+        assert set(error) == {"error", "trace_id"}
+        assert error["error"]
+        assert error["trace_id"] == answer.headers["traceresponse"].split("-")[1]
     hidden = (KEY.encode(), VALUE.encode(), b"Traceback", str(project).encode(), b"site-packages")
     for each in (*hidden, SECRET) if answer.status in (200, 404, 405) else hidden:  # a redirect repeats the query
         assert each not in answer.body
@@ -209,10 +209,10 @@ def test_whatever_is_sent_is_answered_or_refused(service: Service, installed_pro
     service.server.stop()
     # gunicorn's line about what it refuses, and OpenTelemetry's about a trusted caller's baggage, quote a part of it.
     quoting = re.compile(r"Invalid request from ip=|opentelemetry\.baggage")
-    said = [line for line in service.server.output().splitlines()[lines:] if not quoting.search(line)]
-    assert [line for line in said if "ERROR" in line or "Traceback" in line or len(line) > 200] == []
+    output = [line for line in service.server.output().splitlines()[lines:] if not quoting.search(line)]
+    assert [line for line in output if "ERROR" in line or "Traceback" in line or len(line) > 200] == []
     assert {span["name"] for span in service.receiver.spans()} <= NAMES
-    shown = ["\n".join(said).encode(), *(body for _, _, body in service.receiver.requests)]
+    texts = ["\n".join(output).encode(), *(body for _, _, body in service.receiver.requests)]
     for each in (SECRET, KEY.encode(), VALUE.encode()):
-        assert not any(each in text for text in shown)
+        assert not any(each in text for text in texts)
     assert KEY not in service.server.output()

@@ -79,7 +79,7 @@ class Devcontainer(Services):
     def __init__(self, folder: Path, project: Path, client: list[str], receiver: Receiver) -> None:
         super().__init__()
         self.folder, self.project, self.client, self.honeycomb = folder, project, client, receiver
-        self.name, self.said = f"opened-{uuid.uuid4().hex[:8]}", list[str]()
+        self.name, self.output = f"opened-{uuid.uuid4().hex[:8]}", list[str]()
         place = {"HOME": str(folder.parent / "home"), "TMPDIR": str(folder.parent)}
         self.env: dict[str, Any] = {
             **self.ports,
@@ -96,16 +96,16 @@ class Devcontainer(Services):
 
     def ask(self, command: str, *arguments: str, **env: str) -> str:
         more = ["--workspace-folder", str(self.folder), *arguments]
-        said = run(*self.client, command, *more, **{**self.env, **env}).stdout
-        self.said.append(said)
-        return said
+        text = run(*self.client, command, *more, **{**self.env, **env}).stdout
+        self.output.append(text)
+        return text
 
     def up(self, *arguments: str, **env: str) -> None:
         """Open it. Where it is open, close it first, or the client would have nothing to do."""
         for container in self.containers():
             docker("stop", "--time", "2", container)
-        said = self.ask("up", "--log-level", "trace", *arguments, **env)
-        assert '"outcome":"success"' in said.splitlines()[-1]
+        text = self.ask("up", "--log-level", "trace", *arguments, **env)
+        assert '"outcome":"success"' in text.splitlines()[-1]
         url = f"http://127.0.0.1:{self.ports['PORT']}/api/health"
         assert eventually(lambda: answers(url), 60), run("docker", "logs", f"{self.name}-backend-1").stdout
 
@@ -215,9 +215,9 @@ def test_a_secret_of_the_platform_reaches_the_backend_and_is_shown_nowhere(opene
     assert eventually(lambda: opened.get() and keys_of(opened.honeycomb) == {KEY})
 
     opened.up()
-    traces = [said for said in opened.said if "docker compose" in said and len(said) > 10_000]
+    traces = [text for text in opened.output if "docker compose" in text and len(text) > 10_000]
     assert len(traces) == 3  # the client tells all about Compose: without a key, with a new one, with a stored one
-    said = [*opened.said, *(json.dumps(inspect(container)) for container in opened.containers())]
-    said += [run("docker", "logs", container).stdout for container in opened.containers()]
-    said += [body.decode("latin-1") for _, _, body in opened.honeycomb.requests]
-    assert [text for text in said if MARK in text] == []
+    texts = [*opened.output, *(json.dumps(inspect(container)) for container in opened.containers())]
+    texts += [run("docker", "logs", container).stdout for container in opened.containers()]
+    texts += [body.decode("latin-1") for _, _, body in opened.honeycomb.requests]
+    assert [text for text in texts if MARK in text] == []

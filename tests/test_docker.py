@@ -349,11 +349,11 @@ def test_the_key_in_the_mount_is_used_replaced_and_never_shown(dev: Stack, honey
     dev.get()
     assert eventually(lambda: keys_of(honeycomb) == {KEY}), keys_of(honeycomb)
     change = f"echo {OTHER_KEY[:20]}$0 | python bin/honeycomb key set && python bin/honeycomb key status"
-    said = [dev.inside("sh", "-c", change, OTHER_KEY[20:])]
+    texts = [dev.inside("sh", "-c", change, OTHER_KEY[20:])]
     assert eventually(lambda: dev.get() and OTHER_KEY in keys_of(honeycomb))
     assert (dev.folder / ".env").stat().st_mode & 0o777 == 0o600
-    said += [body.decode("latin-1") for _, _, body in honeycomb.requests]
-    assert [text for text in [*said, *dev.everything()] if MARK in text] == []
+    texts += [body.decode("latin-1") for _, _, body in honeycomb.requests]
+    assert [text for text in [*texts, *dev.everything()] if MARK in text] == []
     assert dev.inside("git", "status", "--short", "--ignored", ".env").startswith("!!")
 
 
@@ -458,8 +458,8 @@ def test_production_reads_the_key_from_a_file_and_notices_a_new_one(
     as_owner = [f"--reuid={OWNER[0]}", f"--regid={OWNER[1]}", "--clear-groups"] if os.geteuid() == 0 else []
     subprocess.run(["setpriv", *as_owner, *write], input=f"{OTHER_KEY}\n", text=True, check=True)
     assert eventually(lambda: stack.get() and OTHER_KEY in keys_of(honeycomb))
-    said = [body.decode("latin-1") for _, _, body in honeycomb.requests]
-    assert [text for text in [*said, *stack.everything()] if MARK in text] == []
+    texts = [body.decode("latin-1") for _, _, body in honeycomb.requests]
+    assert [text for text in [*texts, *stack.everything()] if MARK in text] == []
 
 
 @pytest.mark.docker

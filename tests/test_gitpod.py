@@ -51,19 +51,19 @@ class Workspace(Services):
         command = [sys.executable, str(stand_in("gitpod/open-workspace")), str(self.checkout), "--start", start]
         command += ["--seconds", "600", "--logs", str(self.logs), *until, *arguments]
         done = subprocess.run(command, env=environment(**self.env), capture_output=True, text=True)
-        assert done.returncode == 0, f"{done.stderr}\n{done.stdout}\n{self.said()[-4000:]}"
+        assert done.returncode == 0, f"{done.stderr}\n{done.stdout}\n{self.output()[-4000:]}"
         report: dict[str, Any] = json.loads(done.stdout)
         return {task["name"]: task for task in report["tasks"]}
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What the terminals showed."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.logs.iterdir()))
 
     def close(self, how: str = "stop") -> str:
         """End it, and answer what its services logged."""
-        said = run("docker", "compose", "logs", cwd=self.project, check=False, **self.env).stdout
+        logs = run("docker", "compose", "logs", cwd=self.project, check=False, **self.env).stdout
         run("docker", "compose", how, "--timeout", "3", cwd=self.project, check=False, **self.env)
-        return said
+        return logs
 
 
 Clone = Callable[[], Workspace]
@@ -106,8 +106,8 @@ def test_the_configurations_are_valid_and_every_port_is_private(
     run(sys.executable, "-m", "check_jsonschema", "--schemafile", schema, str(file))
     ports = yaml.safe_load(file.read_text())["ports"]
     assert all(port["name"] and port["description"] and port["visibility"] == "private" for port in ports)
-    shown = [port["port"] for port in ports if port["onOpen"] == "open-preview"]
-    assert shown == [16686 if local_viewer == "jaeger" else 4318]
+    previewed = [port["port"] for port in ports if port["onOpen"] == "open-preview"]
+    assert previewed == [16686 if local_viewer == "jaeger" else 4318]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_without_a_key_it_opens_from_its_prebuild_and_the_traces_are_in_the_view
     assert tasks["Honeycomb key"]["running"]  # asks, in a terminal of its own
     assert prebuilt.traced()
     assert prebuilt.honeycomb.requests == []
-    assert "No Honeycomb API key yet" in prebuilt.said()
+    assert "No Honeycomb API key yet" in prebuilt.output()
     for host, status in (("4318-stand-in.ws.gitpod.example", 200), ("4318-other.ws.gitpod.example", 403)):
         assert requests.get(f"{prebuilt.viewer}/api/health", headers={"Host": host}, timeout=5).status_code == status
     prebuilt.close()
@@ -141,12 +141,12 @@ def test_with_a_stored_key_a_restarted_workspace_and_a_new_one_send_to_honeycomb
     assert eventually(lambda: prebuilt.get() and keys_of(prebuilt.honeycomb) == {KEY})
     assert tasks["Honeycomb key"]["exit"] == 0
     assert prebuilt.dotenv.stat().st_mode & 0o777 == 0o600
-    assert MARK not in prebuilt.close("down") + prebuilt.said()
+    assert MARK not in prebuilt.close("down") + prebuilt.output()
 
     second = clone()
     second.honeycomb.requests.clear()
     tasks = second.open("fresh")
     assert eventually(lambda: second.get() and keys_of(second.honeycomb) == {KEY})
     assert tasks["Honeycomb key"]["exit"] == 0
-    assert MARK not in second.close("down") + second.said()
+    assert MARK not in second.close("down") + second.output()
     assert not any(MARK.encode() in body for _, _, body in second.honeycomb.requests)

@@ -124,7 +124,7 @@ def test_the_key_goes_with_every_signal_and_is_shown_nowhere(installed_project: 
             if target == "run":
                 pages += [requests.get(viewer + path, timeout=10) for path in ("/api/traces", "/logs", "/traces")]
         assert keys_of(receiver) == {KEY}
-        shown = [program.output(), *(page.text + str(page.headers) for page in pages)]
-        shown += [body.decode("latin-1") for _, _, body in receiver.requests]
-    assert [text for text in shown if MARK in text] == []
+        texts = [program.output(), *(page.text + str(page.headers) for page in pages)]
+        texts += [body.decode("latin-1") for _, _, body in receiver.requests]
+    assert [text for text in texts if MARK in text] == []
     assert "Traceback" not in program.output() or target == "run"
