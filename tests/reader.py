@@ -312,7 +312,7 @@ class Reader:
                 terminal.child.sendintr()
         if self.docker:
             for file in ("compose.yaml", "compose.prod.yaml"):
-                done = ["docker", "compose", "-f", file, "down", "--volumes", "--timeout", "5"]
+                done = ["docker", "compose", "-f", file, "down", "--volumes", "--rmi", "all", "--timeout", "5"]
                 subprocess.run(done, cwd=self.folder, env=self.env, capture_output=True)
         for terminal in self.terminals:
             terminal.child.close(force=True)
