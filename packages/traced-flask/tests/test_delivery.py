@@ -166,20 +166,19 @@ def test_nothing_to_send_with_is_neither_a_loss_nor_an_outage(
     assert lines(caplog) == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_logging_handler_that_raises_ends_no_delivery(
     receiver: Receiver, deliveries: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raising(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(module.logger, "warning", raising)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
     receiver.answer = then(answering(400), answering(200))
     delivery = deliveries()
-    delivery.put("traces", b"first", 1)
-    wait_until(lambda: delivery.in_outage)
-    monkeypatch.undo()
-    wait_until(lambda: delivery._thread is None)
+    with monkeypatch.context() as patched:
+        patched.setattr(module.logger, "warning", raising)
+        delivery.put("traces", b"first", 1)
+        wait_until(lambda: delivery.in_outage and delivery._thread is None)
     delivery.put("traces", b"second", 1)
     wait_until(lambda: receiver.bodies() == [b"first", b"second"])
 

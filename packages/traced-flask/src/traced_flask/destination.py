@@ -171,7 +171,7 @@ class Destination:
 
 
 def parsed(address: str) -> SplitResult:
-    """The parts of an endpoint's URL. Raises `http.client.InvalidURL` for one that is none."""
+    """The parts of an endpoint's URL. Raises `http.client.InvalidURL` for an invalid one."""
     try:
         url = urlsplit(address)
         usable = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port)

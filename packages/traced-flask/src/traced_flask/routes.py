@@ -44,7 +44,7 @@ Compression = Literal["gzip", "deflate"]
 def without_credentials(url: str) -> str:
     """`url` without user, password, path and query, which may be secret."""
     if not is_address(url):
-        return "an address that is none"
+        return "an invalid address"
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -93,7 +93,7 @@ class Routes:
         self._endpoints.setdefault(name, {}).setdefault(signal, endpoint)
 
     def _add_standard(self, signal: str) -> bool:
-        """Follow the standard variables; whether they say where `signal` goes, be it wrong."""
+        """Follow the standard variables; whether they name a receiver for `signal`, even with a wrong address."""
         if (url := _standard_url(signal)) is None:
             return False
         headers = _standard_headers(signal)
