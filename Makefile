@@ -49,7 +49,7 @@ lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and 
 	@$(BIN)/shellcheck .ci/run
 
 docs: $(INSTALLED) ## Build the documentation into site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict >/dev/null
 
 bench: $(INSTALLED) ## Measure, each figure against a baseline in the same run, and write bench/RESULTS.md
 	@$(BIN)/python bench $(ONLY)
