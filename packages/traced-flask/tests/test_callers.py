@@ -161,8 +161,8 @@ def test_the_environment_counts_where_the_configuration_says_nothing(
             "TRUST_TRACEPARENT is neither true nor false; no caller's traceparent is trusted.",
         ),
         ({"TRUST_TRACEPARENT": 1}, "TRUST_TRACEPARENT is neither true nor false; no caller's traceparent is trusted."),
-        ({"CORS_ORIGINS": "app.example.com"}, "CORS_ORIGINS holds something that is no origin"),
-        ({"CORS_ORIGINS": f"{PAGE}/, *.example.com"}, "CORS_ORIGINS holds something that is no origin"),
+        ({"CORS_ORIGINS": "app.example.com"}, "CORS_ORIGINS has an entry that is not an origin"),
+        ({"CORS_ORIGINS": f"{PAGE}/, *.example.com"}, "CORS_ORIGINS has an entry that is not an origin"),
         ({"CORS_ORIGINS": [PAGE]}, "CORS_ORIGINS"),
     ],
 )

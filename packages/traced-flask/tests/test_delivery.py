@@ -230,7 +230,7 @@ def test_an_outage_is_one_line_with_the_first_failure_and_one_when_it_is_over(
     delivery.put("traces", b"batch", 3)
     wait_until(lambda: len(receiver.received) > 5)
     assert len(lines(caplog)) == 1
-    assert lines(caplog)[0].startswith("Telemetry is not reaching http://it: it has a fault of its own (503). ")
+    assert lines(caplog)[0].startswith("Telemetry is not reaching http://it: it is in trouble (503). ")
     assert delivery.in_outage
     receiver.answer = answering(200)
     wait_until(lambda: len(lines(caplog)) == 2)

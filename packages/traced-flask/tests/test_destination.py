@@ -140,11 +140,11 @@ def test_the_tls_handshake_and_the_proxys_answer_have_the_same_deadline(monkeypa
         (401, "the API key is not accepted (401). Check that it is whole", False),
         (403, "may not send here (403)", False),
         (404, "no OTLP receiver at this address (404)", False),
-        (429, "asks for less (429)", True),
+        (429, "limits the rate (429)", True),
         (500, "refuses this telemetry (500)", False),
-        (502, "a fault of its own (502)", True),
-        (503, "a fault of its own (503)", True),
-        (504, "a fault of its own (504)", True),
+        (502, "in trouble (502)", True),
+        (503, "in trouble (503)", True),
+        (504, "in trouble (504)", True),
     ],
 )
 def test_a_status_is_explained(receiver: Receiver, status: int, expected: str, retryable: bool) -> None:

@@ -93,8 +93,8 @@ def test_a_key_in_dotenv_is_picked_up_when_it_changes(tmp_path: Path, caplog: py
     dotenv.unlink()
     assert key() is None
     assert [record.getMessage() for record in caplog.records] == [
-        "Telemetry goes to Honeycomb from this moment.",
-        "The Honeycomb API key in .env is too short. Telemetry does not go to Honeycomb from this moment.",
+        "Telemetry now goes to Honeycomb.",
+        "The Honeycomb API key in .env is too short. Telemetry no longer goes to Honeycomb.",
     ]
 
 

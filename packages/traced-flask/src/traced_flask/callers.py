@@ -64,7 +64,7 @@ class Callers:
         origins = {name.strip().lower() for name in names if name.strip()}
         if wrong := {origin for origin in origins if not ORIGIN.fullmatch(origin)}:
             logger.warning(
-                "CORS_ORIGINS holds something that is no origin; one looks like https://app.example.com:3000. "
+                "CORS_ORIGINS has an entry that is not an origin such as https://app.example.com:3000. "
                 "No trace starts in a page of it."
             )
         return cls(trust == "true", frozenset(origins.difference(wrong)))

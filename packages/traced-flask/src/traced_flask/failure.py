@@ -34,12 +34,12 @@ STATUSES: Final = {
     404: "there is no OTLP receiver at this address ({}). Check it; a base address is without /v1/traces",
     405: "there is no OTLP receiver at this address ({}). Check it; a base address is without /v1/traces",
     413: "a single span or record is larger than it accepts ({}). Raise its limit, or send shorter attributes",
-    429: "it asks for less ({}). Sample, or raise its limit",
+    429: "it limits the rate ({}). Sample, or raise its limit",
 }
 REDIRECTED: Final = (
     "it redirects ({}), which telemetry does not follow. Give the final address (https instead of http?)"
 )
-IN_TROUBLE: Final = "it has a fault of its own ({}). Look at its log"
+IN_TROUBLE: Final = "it is in trouble ({}). Look at its log"
 REFUSED: Final = "it refuses this telemetry ({})"
 NO_RECEIVER: Final = "there is no OTLP receiver at this address: it answered with {}. Check the address and the port"
 BAD_ADDRESS: Final = "the address is not one for OTLP over HTTP. It looks like http://localhost:4318"

@@ -29,7 +29,7 @@ LARGEST_FILE: Final = 1 << 20  # bytes
 
 
 def problem_with_key(key: str) -> str | None:
-    """What makes `key` no Honeycomb API key, in words that do not contain it; None for a usable one."""
+    """Why `key` is not a valid Honeycomb API key, in words that do not contain it; None if it is valid."""
     if not key:
         return "is empty"
     if re.search(r"\$\{|\$\(|^\$|^%.*%$", key):
@@ -220,9 +220,9 @@ class HoneycombKey:
     def _log_change(self, before: str | None) -> None:
         if self._key == before and not self.problems:
             return
-        goes = "goes" if self._key else "does not go"
+        change = "now goes" if self._key else "no longer goes" if before else "does not go"
         level = logging.WARNING if self.problems else logging.INFO
-        logger.log(level, ". ".join([*self.problems, f"Telemetry {goes} to Honeycomb from this moment"]) + ".")
+        logger.log(level, ". ".join([*self.problems, f"Telemetry {change} to Honeycomb"]) + ".")
 
 
 def _signature(path: Path) -> tuple[int, int] | None:
