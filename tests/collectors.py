@@ -53,7 +53,7 @@ def collector_image(engine: None) -> Iterator[str]:
         return
     if not BUILDER.exists():
         missing("name an image of the OpenTelemetry Collector in COLLECTOR_IMAGE")
-    name = f"local/collector:{uuid.uuid4().hex[:8]}"
+    name = f"local/collector:test-{uuid.uuid4().hex[:8]}"
     run(str(BUILDER), "--image", name)
     yield name
     docker("image", "rm", "--force", name, check=False)

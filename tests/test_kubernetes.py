@@ -118,7 +118,7 @@ def images(cluster: Cluster, project: Path) -> Iterator[dict[str, str]]:
     for name, image in made.items():
         run("docker", "build", "--quiet", "--tag", image, "--build-arg", f"VERSION={name}", str(project))
     if COLLECTOR.exists():
-        made["collector"] = f"local/collector:{uuid.uuid4().hex[:8]}"
+        made["collector"] = f"local/collector:test-{uuid.uuid4().hex[:8]}"
         run(str(COLLECTOR), "--image", made["collector"])
     try:
         if cluster.load:
