@@ -15,10 +15,10 @@ endif
 PROJECT := {{cookiecutter.project}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo render new install test lint docs bench wheels lock clean
+.PHONY: help demo render new install test test-kubernetes lint docs bench wheels lock clean
 
 help: ## List what there is to do
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 24
 
 demo: ## Render a project into demo/, start it and show its first trace
 	@$(PYTHON) demo.py
@@ -37,6 +37,9 @@ test: $(INSTALLED) ## Run every test that this machine can run
 	@failed=; for part in $(PARTS); do \
 	  (cd $$part && '$(abspath $(BIN))/python' -m pytest) || failed="$$failed $$part"; \
 	done; test -z "$$failed" || { echo "Tests failed in:$$failed" >&2; exit 1; }
+
+test-kubernetes: $(INSTALLED) ## Run the tests on a Kubernetes cluster
+	@KUBERNETES=1 $(BIN)/python -m pytest tests/test_kubernetes.py
 
 # The project is checked as it is here, before rendering. No caches there: they would be rendered.
 lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and of what it renders
