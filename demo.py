@@ -106,16 +106,26 @@ def install() -> None:
     except BaseException as error:
         if new:
             shutil.rmtree(VENV, ignore_errors=True)
+        say()
         if isinstance(error, subprocess.CalledProcessError):
             sys.exit(f"{why(error.stdout)} Nothing was installed.")
         raise
+    say()
     done.write_text(requirements.read_text())
 
 
 def run(command: list[str]) -> None:
-    """Run quietly; raises CalledProcessError with all output as `stdout`."""
+    """Run with a dot a second in the place of output; raises CalledProcessError with all output as `stdout`."""
     environment = {**os.environ, "PIP_USER": "0"}  # pip refuses --user in a virtual environment
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipe, output = subprocess.PIPE, None
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        while output is None:
+            try:
+                output = process.communicate(timeout=1)[0]
+            except subprocess.TimeoutExpired:
+                say(".", end="")
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, output)
 
 
 def why(output: str) -> str:
@@ -166,7 +176,10 @@ def render() -> None:
     say("Rendering the project into demo/" + (" again: the template has changed" if found else ""))
     with tempfile.TemporaryDirectory() as folder:
         command = [in_venv("cookiecutter"), "--no-input", "--output-dir", folder, str(ROOT), "project_name=Demo"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        try:
+            run(command)
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"{error.stdout.rstrip()}\n\nNothing was rendered. The reason is above.")
         rendered = Path(folder, "demo")
         files = digests(rendered, rendered.rglob("*"))
         for name in found:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 from conftest import environment, make
 
@@ -218,6 +219,20 @@ def test_an_install_that_fails_gives_the_reason_last(render: Render, tmp_path: P
     assert "nothing-like-this" in done.stderr
     assert "Nothing was installed. The reason is above." in done.stderr
     assert not (project / ".venv").exists()
+
+
+def test_ctrl_c_while_it_installs_is_no_traceback_and_the_next_make_installs(
+    render: Render, with_uv: str, tmp_path: Path
+) -> None:
+    project = fast(render())
+    command = ["install", f"PYTHON={sys.executable}"]
+    make_it = pexpect.spawn("make", command, cwd=str(project), env=environment(PATH=without_uv(tmp_path)), timeout=60)
+    make_it.expect(r"\.\.")
+    make_it.sendintr()
+    make_it.expect(pexpect.EOF)
+    assert b"Traceback" not in make_it.before
+    make_it.close()
+    assert "1 passed" in make(project, "test", PATH=with_uv).stdout
 
 
 def test_an_old_python_is_named(render: Render, tmp_path: Path) -> None:
