@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -127,6 +128,16 @@ def answers(server: Server) -> bool:
 FLASK = ["flask", "run", "--port", "{port}"]
 WAITRESS = ["waitress", "--listen=127.0.0.1:{port}", "app:app"]
 GUNICORN = ["gunicorn", "--bind=127.0.0.1:{port}", "app:app"]
+
+
+def test_what_gunicorn_refuses_is_not_in_its_log(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path, receiver, GUNICORN) as server:
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nAuthorization Bearer marked-secret\r\n\r\n")
+            assert b"400" in connection.recv(1 << 16)
+        log = server.end(signal.SIGTERM)
+    assert "Invalid request from ip=127.0.0.1" in log
+    assert "marked-secret" not in log
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ https://gunicorn.org/reference/settings/#server-hooks
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from threading import Thread
@@ -19,9 +20,17 @@ from traced_flask.setup import shutdown
 REPLACED: Final = 0.5  # seconds that a worker gives a destination in an outage while its successor waits
 
 
+def quote_nothing(record: logging.LogRecord) -> bool:
+    """Shorten gunicorn's line about a refused request: it quotes a part, which may be a caller's credentials."""
+    if (message := record.getMessage()).startswith("Invalid request from ip="):
+        record.msg, record.args = message.partition(": ")[0], ()
+    return True
+
+
 def on_starting(server: Any) -> None:
     """Log where telemetry goes, once for all workers."""
     announce_for_workers(server.log)
+    logging.getLogger("gunicorn.error").addFilter(quote_nothing)
     monkey = sys.modules.get("gevent.monkey")
     is_patched = monkey is not None and monkey.is_module_patched("threading")
     if server.cfg.preload_app and server.cfg.worker_class_str == "gevent" and not is_patched:
