@@ -4,9 +4,10 @@ import json
 import os
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from by_hand import generated
+from by_hand import NOON, generated
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
@@ -115,3 +116,93 @@ def test_any_query_is_answered_or_refused_with_a_reason(filled: FlaskClient, que
 def test_any_body_is_taken_or_refused_with_a_reason(filled: FlaskClient, body: bytes, path: str, kind: str) -> None:
     answer = filled.post(path, data=body, content_type=kind)
     assert answer.status_code in (200, 400, 415), (answer.status_code, body)
+
+
+# Pages, and the rest of the API, by their parameters
+
+
+def dumped(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except ValueError:
+        return "[" * 100_000
+
+
+QUERIES = some.one_of(QUERY, QUERY, ANYTHING).map(dumped)
+TIMES = some.one_of(some.floats(NOON - 10, NOON + 700), some.floats()).map(str) | some.just("9" * 400)
+TRACES = some.sampled_from([*(f"{number:032x}" for number in (1, 2, 77)), "A" * 32, "x"])
+KEYS = some.sampled_from([f"{1:016x}", f"{2:016x}.2", f"{3:016x}." + "9" * 18, f"{99:016x}", "x"])
+WHOLE = some.sampled_from(["0", "1", "24", "1000", "-1", "1e3", "9" * 9, "9" * 400, "\u0663"])
+WAYS = some.sampled_from(["ascending", "descending"])
+VALUES = some.sampled_from(["1", '"a"', "a, b", '"', "1e999", "NaN", "9" * 30]) | TEXTS
+PARAMETERS: dict[str, some.SearchStrategy[str]] = {
+    "any": COMBINATION,
+    "attribute": some.tuples(TEXTS, VALUES).map("=".join),
+    "box": some.tuples(TIMES, TIMES, TIMES, TIMES, TEXTS).map(",".join),
+    "calculation": OPS,
+    "clocks": some.just("sent"),
+    "end": TIMES,
+    "from": WHOLE,
+    "having_is": some.sampled_from(FILTERS),
+    "id": TRACES | KEYS,
+    "is": some.sampled_from(FILTERS),
+    "limit": WHOLE,
+    "max_duration": VALUES | some.just("1.5 s"),
+    "min_duration": VALUES | some.just("2 ms"),
+    "original": QUERIES,
+    "query": QUERIES,
+    "range": some.sampled_from(["60", "86400"]),
+    "service": some.sampled_from(["backend", "profiles"]),
+    "severity": WHOLE,
+    "signal": some.sampled_from(["spans", "logs"]),
+    "sort": some.sampled_from(["start", "name", "duration", "spans", "errors"]),
+    "span": KEYS,
+    "span_id": KEYS,
+    "start": TIMES,
+    "status": some.sampled_from(["error", "ok", "2xx", "5xx"]),
+    "trace_id": TRACES,
+    "value": VALUES,
+    "way": WAYS,
+}
+PATHS = {
+    "/": "",
+    "/traces": "service route status text min_duration max_duration start end range sort order from query box",
+    "/logs": "service severity trace_id span_id text attribute event_name start end range from",
+    "/query": "query box signal",
+    "/query/slowest": "query box",
+    "/ask": "original signal calculation of where is value by order way having having_is having_value any limit range",
+    "/find": "id",
+    "/clear": "",
+    "/traces/{trace}": "span from clocks",
+    "/traces/{trace}/outline": "clocks",
+    "/traces/{trace}/spans/{key}": "",
+    "/traces/{trace}/find": "text",
+    "/api/traces": "limit",
+    "/api/traces/{trace}": "",
+    "/api/columns": "signal",
+    "/api/health": "",
+}
+
+
+@some.composite
+def addresses(draw: some.DrawFn) -> str:
+    path = draw(some.sampled_from(list(PATHS)))
+    made = path.format(trace=quoted(draw(TRACES | TEXTS)), key=quoted(draw(KEYS | TEXTS)))
+    pairs = []
+    for name in PATHS[path].split():
+        right = PARAMETERS.get(name, TEXTS)
+        given = draw(some.lists(some.one_of(right, right, right, TEXTS), max_size=2 if path == "/ask" else 1))
+        pairs += [f"{name}={quoted(value)}" for value in given]
+    return made + "?" + "&".join(pairs)
+
+
+def quoted(text: str) -> str:
+    return quote(text, safe="", errors="surrogatepass")
+
+
+@THOROUGH
+@given(address=addresses(), accept=some.sampled_from(["text/html", "application/json", "text/plain"]))
+def test_any_address_is_answered_or_refused_with_a_reason(filled: FlaskClient, address: str, accept: str) -> None:
+    answer = filled.get(address, headers={"Accept": accept})
+    assert answer.status_code in (200, 302, 308, 400, 404), (answer.status_code, address)
+    assert answer.data

@@ -283,17 +283,18 @@ def test_a_file_that_is_no_database_is_refused_with_the_reason(tmp_path: Path) -
             Store(str(path))
 
 
-def test_queries_go_on_while_old_spans_are_dropped(small_store: Store) -> None:
+def test_queries_go_on_while_old_spans_are_dropped() -> None:
+    store = Store(memory=128 * 1024 * 1024)
     done = threading.Event()
     wrong: list[object] = []
 
     def questions() -> None:
         while not done.is_set():
             try:
-                rows = ask(small_store, {"start_time": NOON, "breakdowns": ["name"]})["data"]["results"]
+                rows = ask(store, {"start_time": NOON, "breakdowns": ["name"]})["data"]["results"]
                 if sum(row["data"]["COUNT"] for row in rows) > 250:
                     wrong.append(rows)
-                small_store.traces(10)
+                store.traces(10)
             except Exception as error:
                 wrong.append(error)
 
@@ -301,9 +302,10 @@ def test_queries_go_on_while_old_spans_are_dropped(small_store: Store) -> None:
     for thread in threads:
         thread.start()
     for number in range(250):
-        add(small_store, [span(number, number, **{"app.text": noise(300_000, number)})])
+        add(store, [span(number, number, **{"app.text": noise(300_000, number)})])
     done.set()
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert small_store.health().dropped_spans > 0
+    assert store.health().dropped_spans > 0
+    store.close()

@@ -13,7 +13,7 @@ from waitress.server import create_server  # type: ignore[import-untyped]
 
 from otlp_viewer.model import Trace
 from otlp_viewer.store import Store
-from otlp_viewer.store.store import SMALLEST_MEMORY
+from otlp_viewer.store.database import SMALLEST_MEMORY
 from otlp_viewer.terminal import Printer
 from otlp_viewer.web.app import create_app
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otlp_viewer.query.types import Box, Query
+    from otlp_viewer.query.types import Box, Filter, Query
 
 Value = Any
 """An attribute's value: text, bool, int, float, None, a list of values, or a dict of them. Bytes are base64 text."""
@@ -252,6 +252,8 @@ class TraceFilter:
     """With at least one span that this query's filters and time want."""
     box: "Box | None" = None
     """With at least one such span in this part of a heatmap."""
+    also: "Sequence[Filter]" = ()
+    """What such a span must be besides."""
 
 
 STATUSES = ("error", "ok", "2xx", "3xx", "4xx", "5xx")
@@ -274,6 +276,10 @@ class LogFilter:
     start_ns: int = 0
     end_ns: int = 0
     """The end excluded."""
+    matching: "Query | None" = None
+    """What this query's filters and time want."""
+    also: "Sequence[Filter]" = ()
+    """What such a log record must be besides."""
 
 
 ALL_TRACES, ALL_LOGS = TraceFilter(), LogFilter()

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from otlp_viewer.model import SpanReference
-from otlp_viewer.query.compile import NUMBERS, Compiled
-from otlp_viewer.query.parse import LAST_SECOND, known_column
+from otlp_viewer.query.compile import LAST_SECOND, NUMBERS, Compiled, nanoseconds
+from otlp_viewer.query.parse import known_column
 from otlp_viewer.query.types import Answer, Box, Calculation, Cell, Group, Heatmap, Order, Point, Query
 from otlp_viewer.store.values import from_text
 
@@ -154,12 +154,8 @@ def slowest(snapshot: "Snapshot", query: Query, box: Box) -> SpanReference | Non
 def in_box(sql: Compiled, box: Box) -> tuple[str, str]:
     """Return the number that the box is about, and what is true of what is in it."""
     value = sql.number(box.column)
-    low, high, start, end = map(sql.bind, (box.low, box.high, _ns(box.start), _ns(box.end)))
+    low, high, start, end = map(sql.bind, (box.low, box.high, nanoseconds(box.start), nanoseconds(box.end)))
     return value, f"({value} >= {low} AND {value} < {high} AND time_ns >= {start} AND time_ns < {end})"
-
-
-def _ns(seconds: float) -> int:
-    return round(min(max(seconds, 0), LAST_SECOND) * 1e9)
 
 
 def extent(snapshot: "Snapshot", query: Query) -> tuple[float, float] | None:

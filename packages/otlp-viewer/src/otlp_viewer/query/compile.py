@@ -15,6 +15,7 @@ NATIVE = ("duration_ms", "status_code", "severity_number")
 """Fields that are kept as numbers. Everything else is text, in which equal numbers are equal."""
 WEIGHT = "SampleRate"
 NUMBERS = frozenset({"integer", "float"})
+LAST_SECOND = 1 << 33  # in the year 2242: a time in nanoseconds has 63 bits
 
 
 class Compiled:
@@ -25,7 +26,7 @@ class Compiled:
         self._ours: dict[str, str] = {}
         self.parameters: dict[str, Any] = {}
         self.where = (
-            f"time_ns >= {self.bind(round(query.start * 1e9))} AND time_ns < {self.bind(round(query.end * 1e9))}"
+            f"time_ns >= {self.bind(nanoseconds(query.start))} AND time_ns < {self.bind(nanoseconds(query.end))}"
         )
         if query.filters:
             self.where += f" AND {self.all_or_any(query.filters, query.any_filter)}"
@@ -75,10 +76,10 @@ class Compiled:
             numbers = [float(value) for value in values if not self._is_text(one.column, value)]
             parts = []
             if texts:
-                parts.append(f"coalesce({text} IN (SELECT unnest({self.bind(texts)}::VARCHAR[])), false)")
+                parts.append(f"coalesce(list_contains({self.bind(texts)}::VARCHAR[], {text}), false)")
             if numbers:
                 number = f"({self.number(one.column)})::DOUBLE"
-                parts.append(f"coalesce({number} IN (SELECT unnest({self.bind(numbers)}::DOUBLE[])), false)")
+                parts.append(f"coalesce(list_contains({self.bind(numbers)}::DOUBLE[], {number}), false)")
             return f"({' OR '.join(parts) or 'false'})"
         of_number = isinstance(one.value, int | float) and not isinstance(one.value, bool)
         return f"coalesce({self.number(one.column) if of_number else text} {one.op} {self.bind(one.value)}, false)"
@@ -121,3 +122,8 @@ class Compiled:
     def weighed_count(self) -> str:
         """Return how many spans the rows stand for, as an aggregate."""
         return f"sum({self._weight})" if self._weight else "count(*)"
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a time since 1970 as the tables have it; the nearest one that they can have."""
+    return round(min(max(seconds, 0), LAST_SECOND) * 1e9)

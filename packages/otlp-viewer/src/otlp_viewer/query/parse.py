@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from otlp_viewer.query.compile import LAST_SECOND
 from otlp_viewer.query.operators import (
     CALCULATIONS,
     COMPARISONS,
@@ -22,7 +23,6 @@ MOST_GROUPS = 1000
 MOST_TERMS = 100
 MOST_POINTS = 1000
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
-LAST_SECOND = 1 << 33  # in the year 2242: a time in nanoseconds has 63 bits
 
 FIELDS: dict[str, type] = {
     "calculations": list,

@@ -15,6 +15,7 @@ from otlp_viewer.receive import body
 from otlp_viewer.receive.otlp_json import from_json
 from otlp_viewer.receive.records import NotOtlp, Problems, Records, Signal, from_protobuf
 from otlp_viewer.store import Store
+from otlp_viewer.store.database import reason
 
 # Where Honeycomb shows a trace, but for its id: an exporter that has the key may send it with its spans.
 HONEYCOMB_PAGE = re.compile(r"https://ui(\.eu1)?\.honeycomb\.io/[\w./~%-]{1,300}\?trace_id=")
@@ -38,8 +39,8 @@ def receiver(store: Store, received: Callable[[Collection[str]], object] | None 
             except NotOtlp as error:
                 raise BadRequest(str(error)) from error
             except duckdb.Error as error:
-                reason = str(error).splitlines()[0]
-                raise ServiceUnavailable(f"this cannot be kept now: {reason}", retry_after=body.RETRY_AFTER) from error
+                said = f"this cannot be kept now: {reason(error)}"
+                raise ServiceUnavailable(said, retry_after=body.RETRY_AFTER) from error
 
     @blueprint.post("/v1/traces")
     def traces() -> Response:

@@ -41,6 +41,8 @@ class Columns:
         self.size = 0
         """Bytes of the records."""
         self.origins: set[int] = set()
+        self.given: list[Records] = []
+        """What was added, for adding it elsewhere."""
         self._origin: list[int] = []
         self._time: list[int] = []
         self._trace_id: list[bytes] = []
@@ -66,6 +68,7 @@ class Columns:
         """
         origin = self._vocabulary.origin(records.resource, records.scope).number
         self.origins.add(origin)
+        self.given.append(records)
         for record in records.records:
             try:
                 refused = self._add(record)

@@ -1,8 +1,11 @@
 """Finds log records."""
 
+# ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
+
 from typing import Any
 
 from otlp_viewer.model import Log, LogFilter
+from otlp_viewer.query.compile import Compiled
 from otlp_viewer.store.messages import as_log
 from otlp_viewer.store.snapshot import Snapshot
 
@@ -19,6 +22,28 @@ def of_trace(snapshot: Snapshot, trace_id: str) -> list[Log]:
 
 
 def newest(snapshot: Snapshot, limit: int, narrow: LogFilter, offset: int) -> list[Log]:
+    where, parameters = _conditions(snapshot, narrow)
+    found = f"SELECT s.row {FROM} WHERE {where} ORDER BY time_ns DESC, row DESC"
+    rows = snapshot.rows(
+        f"SELECT {COLUMNS} {FROM} WHERE s.row IN ({found} LIMIT {limit:d} OFFSET {offset:d})"
+        " ORDER BY time_ns DESC, row DESC",
+        parameters,
+    )
+    return [as_log(*row) for row in rows]
+
+
+def over_time(snapshot: Snapshot, narrow: LogFilter, step_ns: int) -> list[tuple[int, int, int]]:
+    """Return how many log records there are: the number of the step of time since 1970, severity number, count."""
+    where, parameters = _conditions(snapshot, narrow)
+    return snapshot.rows(
+        f"SELECT time_ns // {step_ns:d} AS step, severity_number, count(*) {FROM} WHERE {where}"
+        " GROUP BY ALL ORDER BY ALL",
+        parameters,
+    )
+
+
+def _conditions(snapshot: Snapshot, narrow: LogFilter) -> tuple[str, dict[str, Any]]:
+    """Return what is true of a log record `s` of an origin `o`, and the parameters."""
     conditions = ["true"]
     parameters: dict[str, Any] = {}
     for name, condition, value in (
@@ -37,10 +62,9 @@ def newest(snapshot: Snapshot, limit: int, narrow: LogFilter, offset: int) -> li
     if narrow.attribute:
         name, parameters["wanted"] = narrow.attribute
         conditions.append(f"({snapshot.expression(name)})::VARCHAR = $wanted")
-    found = f"SELECT s.row {FROM} WHERE {' AND '.join(conditions)} ORDER BY time_ns DESC, row DESC"
-    rows = snapshot.rows(
-        f"SELECT {COLUMNS} {FROM} WHERE s.row IN ({found} LIMIT {limit:d} OFFSET {offset:d})"
-        " ORDER BY time_ns DESC, row DESC",
-        parameters,
-    )
-    return [as_log(*row) for row in rows]
+    if narrow.matching is not None:
+        sql = Compiled(snapshot, narrow.matching)
+        matches = sql.where + (f" AND {sql.all_or_any(narrow.also, False)}" if narrow.also else "")
+        conditions.append(f"s.row IN (SELECT row FROM ({sql.source()}) WHERE {matches})")
+        parameters |= sql.parameters
+    return " AND ".join(conditions), parameters

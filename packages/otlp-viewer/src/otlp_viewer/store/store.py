@@ -2,18 +2,13 @@
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
-import contextlib
 import threading
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-
-import duckdb
+from collections.abc import Collection, Iterator
 
 from otlp_viewer import tree
 from otlp_viewer.model import (
     ALL_LOGS,
     ALL_TRACES,
-    Health,
     Log,
     LogFilter,
     Outline,
@@ -27,206 +22,26 @@ from otlp_viewer.model import (
 from otlp_viewer.query.answer import answer, extent, slowest
 from otlp_viewer.query.compare import compare
 from otlp_viewer.query.parse import parse, types
-from otlp_viewer.query.types import Answer, Box, Comparison, Query
-from otlp_viewer.receive.records import Problems, Records
+from otlp_viewer.query.types import Answer, Box, Comparison, Query, TooExpensive
 from otlp_viewer.store import logs, traces
-from otlp_viewer.store.snapshot import FIELD_TYPES, Catalog, Snapshot
-from otlp_viewer.store.tables import Table
+from otlp_viewer.store.database import MEGABYTE
+from otlp_viewer.store.writer import Writer
 
-LAYOUT = 2  # of the tables; raise it when they change
-MEGABYTE = 1024 * 1024
 MEMORY = 512 * MEGABYTE
-SMALLEST_MEMORY = 64 * MEGABYTE
-LONGEST_QUERY = 10.0  # seconds
-WAITING_RECORDS = 4096
-WAITING_BYTES = 4 * MEGABYTE
-WAITING_SECONDS = 0.2
+LONGEST_WAIT = 10.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What became of the records of one request."""
-
-    trace_ids: Collection[str] = ()
-    rejected: int = 0
-    reason: str = ""
-    """Why they were rejected or changed; "" when none was."""
-
-
-class Store:
+class Store(Writer):
     """Holds spans and logs, the oldest go first; safe between threads.
 
     `memory` bounds what DuckDB takes, in bytes: half of it is for what is kept, compressed, the rest for queries.
     All is in memory, or in the file `path`. Raises ValueError when that file is not one of ours or cannot be opened,
-    with the reason.
-
-    Records wait a moment, and are written many at a time: before anything is asked, or after WAITING_SECONDS.
+    with the reason. Every question raises duckdb.Error where the database has failed.
     """
 
     def __init__(self, path: str = ":memory:", memory: int = MEMORY) -> None:
-        self._lock = threading.RLock()
-        self._capacity = max(memory, SMALLEST_MEMORY) // 2
-        self._honeycomb_pages: dict[str, str] = {}
-        self._timer: threading.Timer | None = None
-        self._version = {"spans": 0, "logs": 0}
-        self._catalogs: dict[str, Catalog] = {}
-        try:
-            self._database = duckdb.connect(
-                config={
-                    "autoinstall_known_extensions": "false",
-                    "autoload_known_extensions": "false",
-                    "memory_limit": f"{max(memory, SMALLEST_MEMORY) // MEGABYTE}MiB",
-                    "temp_directory": "",
-                    "threads": "2",
-                },
-            )
-            in_memory = path == ":memory:"
-            options = "ROW_GROUP_SIZE 30720" + (", COMPRESS" if in_memory else "")
-            self._database.execute(f"ATTACH '{path.replace(chr(39), chr(39) * 2)}' AS kept ({options})")
-            # Nothing that is asked may read or write files, or the network.
-            self._database.execute("SET enable_external_access = false")
-            self._check_layout(path)
-            self._spans = Table(self._database, "spans", self._capacity // 4)
-            self._logs = Table(self._database, "logs", self._capacity // 4)
-            self._uncompressed = 0
-            self._readers = 0
-            self._version = {"spans": self._spans.last_row, "logs": self._logs.last_row}
-            self._used_bytes = (
-                "SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()"
-                " WHERE tag IN ('BASE_TABLE', 'IN_MEMORY_TABLE', 'OVERFLOW_STRINGS')"
-                if in_memory
-                else "SELECT block_size * used_blocks FROM pragma_database_size() WHERE database_name = 'kept'"
-            )
-        except duckdb.Error as error:
-            raise ValueError(str(error).splitlines()[0]) from error
-
-    def _check_layout(self, path: str) -> None:
-        tables = self._database.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'kept'"
-        ).fetchall()
-        if not tables:
-            self._database.execute(
-                "CREATE TABLE kept.layout (version INTEGER); CREATE TABLE kept.chunks (signal VARCHAR, number INTEGER)"
-            )
-            self._database.execute("INSERT INTO kept.layout VALUES (?)", [LAYOUT])
-        elif ("layout",) not in tables:
-            raise ValueError(f"{path} is a database of something else")
-        elif self._database.execute("SELECT version FROM kept.layout").fetchall() != [(LAYOUT,)]:
-            raise ValueError(f"another version of the viewer wrote {path}; move it away")
-
-    def close(self) -> None:
-        with self._lock:
-            with contextlib.suppress(duckdb.Error):
-                self._write()
-            self._database.close()
-
-    # What comes in
-
-    def add_spans(self, given: Iterable[Records], problems: Problems | None = None, honeycomb_page: str = "") -> Added:
-        """Keep spans. The same span sent again is kept once; different spans with one id are all kept.
-
-        `problems` are those that were found until now. `honeycomb_page` is where Honeycomb shows the traces of the
-        services that sent them, but for the trace's id. Raises duckdb.Error when nothing can be kept now.
-        """
-        problems = problems or Problems()
-        with self._lock:
-            first, origins = self._add(self._spans, given, problems)
-            for origin in origins:
-                self._honeycomb_pages[self._spans.vocabulary.origins[origin].service] = honeycomb_page
-            trace_ids = self._spans.pending.trace_ids(first)
-        return Added(trace_ids, problems.rejected, problems.sentence())
-
-    def add_logs(self, given: Iterable[Records], problems: Problems | None = None) -> Added:
-        """Keep log records. Raises duckdb.Error when nothing can be kept now."""
-        problems = problems or Problems()
-        with self._lock:
-            self._add(self._logs, given, problems)
-        return Added((), problems.rejected, problems.sentence())
-
-    def _add(self, table: Table, given: Iterable[Records], problems: Problems) -> tuple[int, set[int]]:
-        """Add records to what waits; return how much waited before, and the origins."""
-        if table.pending.count >= WAITING_RECORDS or table.pending.size >= WAITING_BYTES:
-            self._write()
-        waiting = table.pending.count
-        origins = {table.pending.add(records, problems) for records in given}
-        self._version[table.signal] += table.pending.count - waiting
-        if table.pending.count and self._timer is None:
-            self._timer = threading.Timer(WAITING_SECONDS, self._write_later)
-            self._timer.daemon = True
-            self._timer.start()
-        return waiting, origins
-
-    def _write_later(self) -> None:
-        with self._lock, contextlib.suppress(duckdb.Error):  # what waits goes on waiting, and a sender is told
-            self._write()
-
-    def _write(self) -> None:
-        """Write what waits, and drop what is oldest where it is too much. Raises duckdb.Error."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        waiting = [table for table in (self._spans, self._logs) if table.pending.count]
-        for table in waiting:
-            self._uncompressed += table.pending.size
-            try:
-                table.write()
-            except duckdb.OutOfMemoryException:
-                if not self._drop_oldest():
-                    raise
-                table.write()
-            self._catalogs.pop(table.signal, None)
-        if waiting and self._uncompressed > self._capacity // (16 if self._readers == 0 else 4):
-            self._compress()
-        while waiting and self._used() > self._capacity and self._drop_oldest():
-            pass
-
-    def _drop_oldest(self) -> bool:
-        """Drop some of the oldest spans or logs, whichever take more; return whether there were any to drop."""
-        self._catalogs.clear()
-        larger, smaller = sorted((self._spans, self._logs), key=lambda table: -table.size)
-        return larger.drop_oldest() or smaller.drop_oldest()
-
-    def _compress(self) -> None:
-        """Have DuckDB compress what came. It loses everything where memory is short while it does, so none is."""
-        self._database.execute(f"SET memory_limit = '{8 * self._capacity // MEGABYTE}MiB'")
-        try:
-            self._database.execute("CHECKPOINT kept")
-            self._uncompressed = 0
-        except duckdb.TransactionException:
-            pass  # somebody reads; the next write tries again
-        finally:
-            with contextlib.suppress(duckdb.Error):  # queries that run have more than they may; they end soon
-                self._database.execute(f"SET memory_limit = '{2 * self._capacity // MEGABYTE}MiB'")
-
-    def _used(self) -> int:
-        return int(self._database.execute(self._used_bytes).fetchall()[0][0])
-
-    def clear(self) -> None:
-        """Forget everything that is kept."""
-        with self._lock:
-            self._write()
-            for table in (self._spans, self._logs):
-                table.clear()
-            self._catalogs.clear()
-
-    # What is kept
-
-    def counts(self) -> tuple[int, int]:
-        """Return how many spans and how many logs are kept."""
-        with self._lock:
-            self._write()
-            return self._spans.rows, self._logs.rows
-
-    def health(self) -> Health:
-        """Return what is kept, how much room it takes, and what had to go."""
-        spans, logs = self.counts()
-        with self._lock:
-            return Health(spans, logs, self._used(), self._capacity, self._spans.dropped, self._logs.dropped)
-
-    @property
-    def version(self) -> tuple[int, int]:
-        """Of spans and of logs: changes whenever there is something new; 0 while there was none."""
-        return self._version["spans"], self._version["logs"]
+        super().__init__(path, memory)
+        self._comparing = threading.Lock()
 
     def columns(self, signal: str = "spans") -> dict[str, str]:
         """Return the fields that can be asked about, by name, each with Honeycomb's name of its type."""
@@ -246,45 +61,6 @@ class Store:
         """Return what is kept of each service, by name."""
         with self._snapshot() as snapshot:
             return traces.services(snapshot)
-
-    def honeycomb_page(self, service: str) -> str:
-        """Return where Honeycomb shows a trace of this service, but for the trace's id; "" where that is unknown."""
-        return self._honeycomb_pages.get(service, "")
-
-    @contextlib.contextmanager
-    def _snapshot(self, signal: str = "spans") -> Iterator[Snapshot]:
-        with self._lock:
-            self._write()
-            catalog = self._catalog(signal)
-            cursor = self._database.cursor()
-            # A transaction sees what is there when it first reads, dropped tables included.
-            cursor.begin()
-            cursor.execute("SELECT 1 FROM kept.chunks LIMIT 0").fetchall()
-            self._readers += 1
-        interrupt = threading.Timer(LONGEST_QUERY, cursor.interrupt)
-        interrupt.daemon = True
-        interrupt.start()
-        try:
-            yield Snapshot(cursor, catalog, LONGEST_QUERY)
-        finally:
-            interrupt.cancel()
-            cursor.close()
-            with self._lock:
-                self._readers -= 1
-
-    def _catalog(self, signal: str) -> Catalog:
-        if signal not in self._catalogs:
-            table = self._spans if signal == "spans" else self._logs
-            names = table.vocabulary.names
-            own: dict[str, dict[str, int]] = {}
-            origins: dict[str, dict[str, int]] = {}
-            for found, numbers in ((own, table.names), (origins, table.origin_names)):
-                for number in numbers:
-                    name, type_ = names[number]
-                    found.setdefault(name, {})[type_] = number
-            seen = {name: frozenset({*own.get(name, ()), *origins.get(name, ())}) for name in {**own, **origins}}
-            self._catalogs[signal] = Catalog(signal, {**seen, **FIELD_TYPES[signal]}, own, origins)
-        return self._catalogs[signal]
 
     # Queries
 
@@ -307,9 +83,17 @@ class Store:
             return extent(snapshot, query)
 
     def compare(self, query: Query, box: Box) -> Comparison:
-        """Return what sets the records in the box apart from the query's others."""
-        with self._snapshot(query.signal) as snapshot:
-            return compare(snapshot, query, box)
+        """Return what sets the records in the box apart from the query's others; raises query.types.TooExpensive.
+
+        One at a time: together they take more memory than there is.
+        """
+        if not self._comparing.acquire(timeout=LONGEST_WAIT):
+            raise TooExpensive("other comparisons take all of the time; ask again")
+        try:
+            with self._snapshot(query.signal) as snapshot:
+                return compare(snapshot, query, box)
+        finally:
+            self._comparing.release()
 
     def slowest(self, query: Query, box: Box) -> SpanReference | None:
         """Return the span in the box with the largest value, or None."""
@@ -365,7 +149,8 @@ class Store:
         def read() -> Iterator[Span]:
             for first in range(0, len(rows), traces.READ_AT_ONCE):
                 with self._snapshot() as snapshot:
-                    yield from traces.spans(snapshot, rows[first : first + traces.READ_AT_ONCE])
+                    spans = traces.spans(snapshot, rows[first : first + traces.READ_AT_ONCE])
+                yield from spans
 
         return outline.summary, read()
 
@@ -398,3 +183,8 @@ class Store:
         """Return log records, newest first."""
         with self._snapshot("logs") as snapshot:
             return logs.newest(snapshot, limit, narrow, offset)
+
+    def logs_over_time(self, narrow: LogFilter = ALL_LOGS, step_ns: int = 10**9) -> list[tuple[int, int, int]]:
+        """Return how many log records there are: the number of the step of time since 1970, severity number, count."""
+        with self._snapshot("logs") as snapshot:
+            return logs.over_time(snapshot, narrow, step_ns)

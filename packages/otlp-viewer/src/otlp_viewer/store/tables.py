@@ -6,6 +6,7 @@ import duckdb
 
 from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS
 from otlp_viewer.store import columns
+from otlp_viewer.store.database import transaction
 from otlp_viewer.store.vocabulary import Vocabulary
 
 COMMON = (
@@ -88,20 +89,18 @@ class Table:
         if not sent.count:
             return
         self._database.register("incoming", sent.table(self.last_row + 1))
+        before = list(self.chunks)
         try:
-            self._database.begin()
-            try:
+            with transaction(self._database):
                 if self.chunks[-1].size > self._largest_chunk:
                     self._create(Chunk(self.chunks[-1].number + 1))
                 chunk = self.chunks[-1]
                 self.vocabulary.save(self._database)
                 skipped = self._known(sent) if isinstance(sent, columns.Spans) else []
                 self._insert(chunk, skipped)
-                self._database.commit()
-            except BaseException:
-                self._database.rollback()
-                self.chunks = [chunk for chunk in self.chunks if chunk.rows or chunk.number == 1]
-                raise
+        except BaseException:
+            self.chunks = before
+            raise
         finally:
             self._database.unregister("incoming")
         self.vocabulary.saved()
@@ -120,18 +119,13 @@ class Table:
         origins = {origin for chunk in rest for origin in chunk.origins} | self.pending.origins
         names = {name for chunk in rest for name in chunk.names} | self.pending.names
         self.vocabulary.save(self._database)
-        self._database.begin()
-        try:
+        with transaction(self._database):
             self._view(rest)
             self._database.execute(f"DROP TABLE kept.{self.signal}_{oldest.number}")
             self._database.execute(
                 "DELETE FROM kept.chunks WHERE signal = ? AND number = ?", [self.signal, oldest.number]
             )
             self.vocabulary.forget(self._database, names, origins)
-            self._database.commit()
-        except BaseException:
-            self._database.rollback()
-            raise
         self.chunks = rest
         self.dropped += oldest.rows
         return True

@@ -129,6 +129,8 @@ def _conditions(snapshot: Snapshot, narrow: TraceFilter) -> tuple[str, str, dict
         sql = Compiled(snapshot, narrow.matching)
         trace, span, value = map(sql.text, ("trace.trace_id", "trace.span_id", "duration_ms"))
         where = sql.where
+        if narrow.also:
+            where += f" AND {sql.all_or_any(narrow.also, False)}"
         if narrow.box is not None:
             value, inside = in_box(sql, narrow.box)
             where += f" AND {inside}"
@@ -171,15 +173,16 @@ def _summaries(
         lost AS (
             SELECT DISTINCT trace FROM members AS child WHERE parent IS NOT NULL AND NOT EXISTS
             (SELECT 1 FROM members AS above WHERE above.trace = child.trace AND above.span = child.parent)
-            UNION SELECT trace FROM members WHERE parent = span
-            UNION SELECT child.trace FROM members AS child JOIN members AS above
-            ON above.trace = child.trace AND above.span = child.parent AND above.parent = child.span
+        ),
+        suspect AS (
+            SELECT DISTINCT child.trace FROM members AS child JOIN members AS above
+            ON above.trace = child.trace AND above.span = child.parent AND above.time_ns >= child.time_ns
         ),
         services AS (SELECT trace, list_sort(list(DISTINCT service)) AS services FROM members GROUP BY trace)
         SELECT found.trace, title, top.service, services.services, first_start, length, span_count, failed,
             top.parent IS NULL AND found.trace NOT IN (FROM lost),
             CASE WHEN top.parent IS NULL THEN top.route END, CASE WHEN top.parent IS NULL THEN top.status END,
-            extent, errors, roots, matched.span, matched.row
+            extent, errors, roots, matched.span, matched.row, found.trace IN (FROM suspect)
         FROM found JOIN members AS top ON top.row = first_row JOIN services ON services.trace = found.trace
         LEFT JOIN matched ON matched.trace = found.trace
         ORDER BY {order}, found.trace
@@ -187,9 +190,12 @@ def _summaries(
         parameters,
     )
     types = snapshot.columns.get(SUMMARY["status"], frozenset())
+    circular = _circular(snapshot, [row[0] for row in rows if row[8] and row[16]])
     found = [
         (
-            *row[:10],
+            *row[:8],
+            row[8] and row[0] not in circular,
+            row[9],
             from_text(row[10], types),
             *row[11:14],
             SpanReference(row[0], row[14], row[15]) if row[14] is not None else None,
@@ -197,6 +203,18 @@ def _summaries(
         for row in rows
     ]
     return [TraceSummary(*trace) for trace in found]
+
+
+def _circular(snapshot: Snapshot, traces: Sequence[str]) -> set[str]:
+    """Return which of these traces have spans whose parents form a circle: in one, a parent does not start first."""
+    pairs: dict[str, list[tuple[str, str | None]]] = {}
+    if traces:
+        for trace, span_id, parent_id in snapshot.rows(
+            "SELECT trace_id, span_id, parent_id FROM kept.spans WHERE trace_id IN (SELECT unnest($traces::VARCHAR[]))",
+            {"traces": list(traces)},
+        ):
+            pairs.setdefault(trace, []).append((span_id, parent_id))
+    return {trace for trace, found in pairs.items() if tree.has_circle(found)}
 
 
 def trees(snapshot: Snapshot, trace_ids: Collection[str], most: int) -> dict[str, Trace]:
@@ -240,10 +258,8 @@ def _summary(trace_id: str, spans: Sequence[SpanOutline]) -> TraceSummary:
     start = min(one.start_ns for one in spans)
     extent = (max(one.start_ns + round(one.duration_ms * 1e6) for one in spans) - start) / 1e6
     ids = {one.span_id for one in spans}
-    pairs = {(one.span_id, one.parent_id) for one in spans}
-    lost = any(
-        one.parent_id not in ids or (one.parent_id, one.span_id) in pairs for one in spans if one.parent_id is not None
-    )
+    lost = any(one.parent_id not in ids for one in spans if one.parent_id is not None)
+    lost = lost or tree.has_circle((one.span_id, one.parent_id) for one in spans)
     return TraceSummary(
         trace_id=trace_id,
         name=first.name,

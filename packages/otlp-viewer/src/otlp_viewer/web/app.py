@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict
 from urllib.parse import urlsplit
 
+import duckdb
 from flask import Flask, Response, abort, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.sansio.utils import host_is_trusted
 
 from otlp_viewer import terminal
@@ -16,6 +17,7 @@ from otlp_viewer.query.types import Invalid
 from otlp_viewer.receive import body
 from otlp_viewer.receive.routes import receiver
 from otlp_viewer.store import Store
+from otlp_viewer.store.database import reason
 from otlp_viewer.web import api, pages
 
 POLICY = (
@@ -77,6 +79,10 @@ def create_app(store: Store | None = None, received: Callable[[Collection[str]],
         response = jsonify(error=error.description)
         response.status_code = error.code or 500
         return response
+
+    @app.errorhandler(duckdb.Error)
+    def failed(error: duckdb.Error) -> Response:
+        return as_json(ServiceUnavailable(f"The database has failed; ask again. {reason(error)}"))
 
     @app.after_request
     def protect(response: Response) -> Response:
