@@ -119,14 +119,14 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
         trace_id = answer.headers["traceresponse"].split("-")[1]
         assert eventually(lambda: f"/traces/{trace_id}" in program.output())
 
+        traces = requests.get(f"http://127.0.0.1:{at['VIEWER_PORT']}/api/traces", timeout=10).json()
+        (mine,) = [trace for trace in traces if trace["trace_id"] == trace_id]
+        assert mine["span_count"] >= 5
+
         traffic = ["make", "-C", "demo", "traffic", f"PORT={at['PORT']}"]
         done = subprocess.run(traffic, cwd=checkout, env=environment(), capture_output=True, text=True, timeout=60)
         assert "/api/activities/home" in done.stdout
         assert "Installing" not in done.stdout
-
-        traces = requests.get(f"http://127.0.0.1:{at['VIEWER_PORT']}/api/traces", timeout=10).json()
-        (mine,) = [trace for trace in traces if trace["trace_id"] == trace_id]
-        assert mine["span_count"] >= 5
 
         everything = family(program.process.pid)
         assert len(everything) > 6
