@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads=12,
             max_request_body_size=1 << 26,
             connection_limit=1000,
+            recv_bytes=1 << 18,
             channel_timeout=60,
             asyncore_use_poll=True,
         )

@@ -32,15 +32,15 @@ def compare(snapshot: "Snapshot", query: Query, box: Box) -> Comparison:
     _, inside = in_box(sql, box)
     names = [name for name in snapshot.columns if name not in (*IDS, box.column)]
     fields = {number: sql.text(name) for number, name in enumerate(names) if name in snapshot.fields}
+    inside = f"coalesce({inside}, false) AS inside"
+    source = f"FROM ({sql.source(('attributes', 'origin'))}) WHERE {sql.where}"
     snapshot.rows(
-        f"CREATE TEMP TABLE asked AS SELECT coalesce({inside}, false) AS inside, attributes, origin,"
-        f" {', '.join(fields.values())} FROM ({sql.source(('attributes', 'origin'))}) WHERE {sql.where}",
-        sql.parameters,
+        f"CREATE TEMP TABLE asked AS SELECT {inside}, origin, {', '.join(fields.values())} {source}", sql.parameters
     )
     total, within = snapshot.rows("SELECT count(*), count(*) FILTER (inside) FROM asked")[0]
     if not within or within == total:
         return Comparison(within, total - within, [])
-    _count(snapshot, names, fields)
+    _count(snapshot, names, fields, f"SELECT {inside}, attributes {source}", sql.parameters)
     parameters = {"inside": within, "outside": total - within, "most": MOST_VALUES}
     difference = "abs(a / $inside - b / $outside)"
     stats = snapshot.rows(
@@ -75,8 +75,13 @@ def _difference(field: FieldComparison) -> float:
     return abs(field.values[0].inside - field.values[0].outside)
 
 
-def _count(snapshot: "Snapshot", names: list[str], fields: dict[int, str]) -> None:
-    """Make the table `counted`: how often each value of each field is in the box, and outside of it."""
+def _count(
+    snapshot: "Snapshot", names: list[str], fields: dict[int, str], attributes: str, parameters: dict[str, Any]
+) -> None:
+    """Make the table `counted`: how often each value of each field is in the box, and outside of it.
+
+    `attributes` is a query for those of all records, with its parameters. A copy of them would take long.
+    """
     numbers = [(number, field) for field, name in enumerate(names) for number in snapshot.numbers(name)]
     origins = f"SELECT origin, {COUNTS} FROM asked GROUP BY origin"
     counted = [
@@ -89,7 +94,7 @@ def _count(snapshot: "Snapshot", names: list[str], fields: dict[int, str]) -> No
         WITH named AS (SELECT unnest($numbers::INTEGER[]) AS number, unnest($fields::INTEGER[]) AS field),
         own AS (
             SELECT pair.key AS number, pair.value AS value, {COUNTS}
-            FROM (SELECT inside, unnest(map_entries(attributes)) AS pair FROM asked) GROUP BY ALL
+            FROM (SELECT inside, unnest(map_entries(attributes)) AS pair FROM ({attributes})) GROUP BY ALL
         ),
         shared AS (
             SELECT pair.key AS number, pair.value AS value, a, b FROM (
@@ -104,7 +109,7 @@ def _count(snapshot: "Snapshot", names: list[str], fields: dict[int, str]) -> No
         )
         SELECT field, value, sum(a)::BIGINT AS a, sum(b)::BIGINT AS b FROM every GROUP BY field, value
         """,
-        {"numbers": [number for number, _ in numbers], "fields": [field for _, field in numbers]},
+        parameters | {"numbers": [number for number, _ in numbers], "fields": [field for _, field in numbers]},
     )
 
 

@@ -141,7 +141,11 @@ class Store(Writer):
 
     def spans_of(self, trace_id: str) -> tuple[TraceSummary, Iterator[Span]] | None:
         """Return a trace's summary, and its spans in tree order, read some at a time; None where it is not kept."""
-        outline = self.outline(trace_id)
+        with self._snapshot() as snapshot:
+            small = traces.small(snapshot, trace_id)
+            if small is not None:
+                return (small.summary, iter(small.spans)) if small.spans else None
+            outline = traces.outline(snapshot, trace_id, 0)
         if outline is None:
             return None
         rows = [node.span.row for node in tree.walk(outline.spans)]
@@ -176,6 +180,8 @@ class Store(Writer):
 
     def logs_of(self, trace_id: str) -> list[Log]:
         """Return the log records of a trace, by time."""
+        if not self.counts()[1]:
+            return []
         with self._snapshot("logs") as snapshot:
             return logs.of_trace(snapshot, trace_id)
 

@@ -20,7 +20,7 @@ from otlp_viewer.query.answer import in_box
 from otlp_viewer.query.compile import Compiled
 from otlp_viewer.store.messages import as_span
 from otlp_viewer.store.snapshot import Snapshot
-from otlp_viewer.store.values import from_text
+from otlp_viewer.store.values import as_text, from_text
 
 ORDERS = {"start": "first_start", "duration": "length", "spans": "span_count", "errors": "errors", "name": "title"}
 EXTENT = "(max(time_ns + CAST(round(duration * 1e6) AS HUGEINT)) - min(time_ns)) / 1e6"
@@ -235,6 +235,42 @@ def spans(snapshot: Snapshot, rows: Collection[int]) -> list[Span]:
     )
     by_row = {row[0]: row for row in found}
     return [as_span(*by_row[row]) for row in rows if row in by_row]
+
+
+def small(snapshot: Snapshot, trace_id: str) -> Trace | None:
+    """Return a trace of at most READ_AT_ONCE spans, without logs; None where it has more. It may have none."""
+    rows = snapshot.rows(
+        f"SELECT {COLUMNS} {FROM} WHERE trace_id = $trace_id LIMIT {READ_AT_ONCE + 1}", {"trace_id": trace_id}
+    )
+    if len(rows) > READ_AT_ONCE:
+        return None
+    found = sorted((as_span(*row) for row in rows), key=lambda one: (one.parent_id is not None, one.start_ns, one.row))
+    if not found:
+        return Trace(TraceSummary(trace_id, "", "", (), 0, 0, 0, error=False, complete=False), ())
+    types = snapshot.columns.get(OUTLINE["status"], frozenset())
+    return Trace(_summary(trace_id, [_outlined(one, types) for one in found]), [node.span for node in tree.walk(found)])
+
+
+def _outlined(span: Span, types: Collection[str]) -> SpanOutline:
+    """Return what a summary has of a span."""
+    route, status = (
+        None if (value := span.attributes.get(name, span.resource.get(name))) is None else as_text(value)[1]
+        for name in (OUTLINE["route"], OUTLINE["status"])
+    )
+    return SpanOutline(
+        span.row,
+        span.span_id,
+        span.parent_id,
+        span.name,
+        span.service,
+        span.kind,
+        span.start_ns,
+        span.duration_ms,
+        span.error,
+        span.status_message,
+        route,
+        from_text(status, types),
+    )
 
 
 def outline(snapshot: Snapshot, trace_id: str, most: int) -> Outline | None:

@@ -124,9 +124,8 @@ def moment_ns(nanoseconds: int, form: str = "time") -> Markup:
 
 def iso_time(seconds: float) -> str:
     """Return a time as ISO 8601 in UTC, with milliseconds."""
-    milliseconds = round(seconds * 1000)
-    whole, rest = divmod(milliseconds, 1000)
     try:
+        whole, rest = divmod(round(seconds * 1000), 1000)
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{rest:03}Z"
     except (ValueError, OverflowError, OSError):
         return "1970-01-01T00:00:00.000Z"
