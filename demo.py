@@ -1,6 +1,6 @@
 """`make demo`: render the default project into demo/, start it, send requests, show the first trace.
 
-    python demo.py --render    render, and do no more
+    python demo.py --render    only render
     python demo.py --new       ask the template's questions, and render a project beside this folder
 
 Needs the standard library alone: it installs cookiecutter into .venv, and the project's own Makefile does the rest.

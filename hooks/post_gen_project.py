@@ -1,4 +1,4 @@
-"""Remove the parts that were not asked for, and print what to do next."""
+"""Remove what the answers leave out, and print what to do next."""
 
 import os
 import shlex
@@ -25,7 +25,7 @@ def unwanted() -> Iterator[str]:
 
 
 def remove(path: Path, since: int) -> None:
-    """Remove what has been written since a time (ns); what was there before is its owner's."""
+    """Remove what has been written since a time (ns); older files belong to the owner, and stay."""
     if path.is_dir() and not path.is_symlink():
         for each in path.iterdir():
             remove(each, since)
@@ -36,7 +36,7 @@ def remove(path: Path, since: int) -> None:
 
 
 def make_executable(folder: Path) -> None:
-    """Set the execute bits of scripts, which a template in a .zip file has lost."""
+    """Set the execute bits of scripts, which a .zip file of the template does not keep."""
     for path in folder.glob("*"):
         if path.is_file() and path.read_bytes()[:2] == b"#!":
             mode = path.stat().st_mode
@@ -44,7 +44,7 @@ def make_executable(folder: Path) -> None:
 
 
 def next_steps(start: Path, folder: Path) -> str:
-    """The commands that show a first trace, for somebody in `start`."""
+    """The commands that show a first trace, typed in the folder `start`."""
     try:
         path = str(folder.relative_to(start.resolve()))
     except ValueError:

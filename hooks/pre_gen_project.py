@@ -29,7 +29,7 @@ CHOICES = {
 
 
 def folder(project: str) -> str:
-    r"""Why this cannot be a folder on Linux, macOS and Windows alike.
+    r"""Why this cannot be the name of a folder on Linux, macOS and Windows.
 
     Valid: cruddur, my-app, con-app. Invalid: con, NUL, com1.txt, a/b, a\b, a:b, app., ..
     """
@@ -38,12 +38,12 @@ def folder(project: str) -> str:
     if project.endswith((".", " ")):
         return "ends with a dot or a space, which Windows drops"
     if found := re.search(r'[<>:"/\\|?*]', project):
-        return f"contains {found[0]}, which not every system allows in a folder name"
+        return f"contains {found[0]}, which some systems do not allow in a folder name"
     return ""
 
 
 def compose_project(project: str) -> str:
-    """Why Docker Compose would not take this as a project name.
+    """Why Docker Compose does not accept this as a project name.
 
     Valid: cruddur, my-app, my_app, 3d. Invalid: Cruddur, my app, -app, _app, пример.
     """
@@ -111,7 +111,7 @@ CHECKS: tuple[tuple[str, str, tuple[Callable[[str], str], ...]], ...] = (
 
 
 def problems(answers: dict[str, str]) -> list[str]:
-    """What is wrong with each answer, in one line with an example of a right one."""
+    """What is wrong with each answer: a line with an example of a valid one."""
     found = []
     for name, example, checks in CHECKS:
         value = answers[name]

@@ -21,11 +21,11 @@ ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?")
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """Make the application.
+    """Create the application.
 
     `config` overrides the environment:
-    CORS_ORIGINS, the origins whose pages may call, separated by commas, or *; a bad one is a ValueError;
-    TRUST_TRACEPARENT, whether callers decide about traces: true or false.
+    CORS_ORIGINS: the origins whose pages may call the backend, separated by commas, or *. ValueError for a bad one.
+    TRUST_TRACEPARENT: `true` if callers decide about traces.
     """
     app = Flask(__name__)
     app.config.from_mapping(CORS_ORIGINS=os.environ.get("CORS_ORIGINS", ""))
@@ -60,7 +60,7 @@ def allow_browsers(app: Flask, listed: str) -> None:
 
     CORS(
         app,
-        # As patterns: flask-cors would take the brackets of an IPv6 address for one.
+        # Compiled, because flask-cors would read the brackets of an IPv6 address as a pattern.
         origins="*" if "*" in origins else [re.compile(re.escape(each) + r"\Z", re.IGNORECASE) for each in origins],
         allow_headers=["content-type", "traceparent", "tracestate"],
         expose_headers=["traceresponse", "server-timing"],

@@ -18,13 +18,13 @@ def register(app: Flask) -> None:
 
 
 def expected(error: HTTPException) -> tuple[dict[str, Any], int, list[tuple[str, str]]]:
-    """What Flask or a view refused, with its headers (Allow, Retry-After)."""
+    """An error that Flask or a view raised on purpose, with its headers (Allow, Retry-After)."""
     headers = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
     return body(error.description or error.name), error.code or 500, headers
 
 
 def unexpected(error: Exception) -> tuple[dict[str, Any], int]:
-    """An exception that nobody handled: recorded on the span and in the log, shown in debug mode alone."""
+    """An exception that nobody handled: recorded on the span and in the log, and shown only in debug mode."""
     span = trace.get_current_span()
     span.record_exception(error)
     span.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")

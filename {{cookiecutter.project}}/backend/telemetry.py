@@ -53,5 +53,5 @@ traced_flask.shutdown_at_exit(tracer_provider, logger_provider, meter_provider)
 
 
 def instrument(app: Flask) -> None:
-    """Trace an application. Call it right after `Flask()`: handlers registered before run outside the span."""
+    """Trace an application. Call it right after `Flask()`: handlers registered earlier run outside the span."""
     FlaskInstrumentor().instrument_app(app, excluded_urls=HEALTH)

@@ -33,7 +33,7 @@ def configure(state: BlueprintSetupState) -> None:
 
 
 def mock_activities(now: datetime) -> list[Activity]:
-    """What a database would answer: newest last, times in ISO 8601, `days` before `now`."""
+    """What a database would return: newest last, with times in ISO 8601."""
     return [
         {
             "uuid": uuid,

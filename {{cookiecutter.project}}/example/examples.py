@@ -1,4 +1,4 @@
-"""Two routes to look at in a trace, one slow and one failing. They exist in debug mode alone."""
+"""Two routes to look at in a trace, one slow and one failing. They exist only in debug mode."""
 
 from __future__ import annotations
 

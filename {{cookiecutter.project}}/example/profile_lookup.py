@@ -1,4 +1,4 @@
-"""Profiles of the activities' authors: from the profiles service, or from this process without one."""
+"""Profiles of the activities' authors: from the profiles service or, without one, from this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Profiles = dict[str, dict[str, Any]]
 
 
 def find(handles: Collection[str], base_url: str | None) -> Profiles:
-    """Profiles by handle, of those of `handles` that have one.
+    """The profiles of `handles`, by handle. A handle without a profile is left out.
 
     If the service at `base_url` cannot be used there are none, and the current span has the reason in
     `app.profiles_missing`.

@@ -1,4 +1,4 @@
-"""The profiles service: a Flask application of its own, which imports nothing of the backend."""
+"""The profiles service: a Flask application of its own, which imports nothing from the backend."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ def set_up_telemetry() -> None:
 def create_app() -> Flask:
     """Make the application: `GET /api/profiles/<handles>` (separated by commas) answers profiles by handle."""
     app = Flask(__name__)
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):  # which the backend has set, in tests
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):  # in tests, the backend has set one
         set_up_telemetry()
     app.config["TRUST_TRACEPARENT"] = True  # only the backend calls this service
     FlaskInstrumentor().instrument_app(app, excluded_urls=r"^[^/]*//[^/]*/api/health(\?|$)")
