@@ -103,7 +103,7 @@ REFUSED = {
     "project": {
         **dict.fromkeys(["con", "nul", "com1", "LPT9", "aux.txt"], "device on Windows"),
         **dict.fromkeys(["app.", "app ", ".", ".."], "ends with a dot or a space"),
-        **dict.fromkeys(["a/b", "/a", "../a", "a\\b", "a:b", "a?"], "not every system allows"),
+        **dict.fromkeys(["a/b", "/a", "../a", "a\\b", "a:b", "a?"], "some systems do not allow"),
         **dict.fromkeys(["", "Cruddur", "my app", "-a", "_a", "пример"], "Compose project name"),
         **dict.fromkeys(["a\n", "$(touch pwned)", "a'"], "Compose project name"),
         **dict.fromkeys(["a-", "a_"], "Python distribution name"),
