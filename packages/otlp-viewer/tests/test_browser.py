@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -531,6 +532,42 @@ def test_no_page_is_wider_than_a_narrow_screen_and_no_labels_touch(page: Any, fi
         for chart in labels:
             for before, after in itertools.pairwise(sorted(chart)):
                 assert before[1] <= after[0], path
+
+
+def test_names_are_not_cut_on_the_first_page_of_a_laptop(page: Any, filled: str) -> None:
+    page.goto(filled)
+    page.locator(".brief .ago:not(:empty)").first.wait_for()
+    cells = page.locator(".brief td").evaluate_all(
+        "all => all.map((one) => [one.innerText, one.scrollWidth - one.clientWidth])"
+    )
+    assert len(cells) >= 20
+    assert [cell for cell in cells if cell[1] > 0] == []
+
+
+def test_values_of_a_span_break_only_where_the_line_is_full(page: Any, filled: str, unusual: dict[str, str]) -> None:
+    page.goto(f"{filled}/traces/{unusual['large']}")
+    page.locator("#span .fields dd").first.wait_for()
+    at, value = "2026-11-29T15:35:12.964016+00:00", page.locator("#span .fields dd").first
+    value.evaluate("(one, text) => { one.firstChild.data = text; }", at)
+    one_line = page.locator("#span .fields dd", has_text=at).bounding_box()["height"]
+    value.evaluate("(one) => { one.firstChild.data = 'x'; }")
+    assert one_line == value.bounding_box()["height"]
+    narrow = "all => all.filter((one) => one.getClientRects().length && one.scrollWidth > one.clientWidth).length"
+    assert page.locator("#span .fields dd").evaluate_all(narrow) == 0
+
+
+def test_the_legend_opens_to_more_lines_which_lead_to_their_traces(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/query?" + urllib.parse.urlencode({"query": json.dumps({"breakdowns": ["service.name"]})}))
+    extra = page.locator(".line.extra").first
+    assert not extra.is_visible()
+    page.locator(".more-lines summary").click()
+    assert page.locator(".line.extra").first.evaluate("(one) => getComputedStyle(one).display") == "inline"
+    chart = page.locator("svg.lines")
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/traces\\?.*also="))
+    assert page.locator(".traces tbody tr").count() >= 1
 
 
 def test_every_control_can_be_reached_and_seen_by_keyboard(page: Any, filled: str) -> None:

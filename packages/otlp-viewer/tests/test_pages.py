@@ -188,6 +188,49 @@ def test_a_result_leads_to_the_traces_behind_each_row(client: FlaskClient, store
     assert "500 ms" in page(client, spans[0]).text
 
 
+def test_the_rows_of_a_query_with_any_of_its_filters_lead_to_their_traces_alone(
+    client: FlaskClient, store: Store
+) -> None:
+    for number, (name, service) in enumerate([("a", "x"), ("b", "x"), ("c", "x"), ("a", "y"), ("c", "y")], 1):
+        add(store, [span(number, name=name, **{"service.name": service, "trace.trace_id": f"{number:032x}"})])
+    either = [{"column": "name", "op": "=", "value": value} for value in "ab"]
+    asking = {"filters": either, "filter_combination": "OR", "breakdowns": ["service.name"]}
+    found = page(client, asked(asking))
+    listed = {name: page(client, found.named[name]) for name in "xy"}
+    assert {name: rows(one) for name, one in listed.items()} == {"x": 2, "y": 1}
+    assert "(name = a or name = b) and service.name = x" in listed["x"].text
+    assert "only this" not in found.text
+    box = page(client, asked({**asking, "breakdowns": []}, box="0,9999999999,0,11,duration_ms"))
+    assert box.alerts() == 0
+
+
+def test_the_rows_of_a_query_about_logs_lead_to_their_logs(client: FlaskClient, store: Store) -> None:
+    for number, (level, service) in enumerate([(9, "x"), (17, "x"), (17, "y"), (5, "x")], 1):
+        add_logs(store, [log(number, severity_number=level, **{"service.name": service})])
+    levels = [{"column": "severity_number", "op": "=", "value": value} for value in (9, 17)]
+    for combination, texts in (("OR", {"log-1", "log-2"}), ("AND", set())):
+        asking = {"filters": levels, "filter_combination": combination, "breakdowns": ["service.name"]}
+        found = page(client, asked(asking, signal="logs"))
+        assert found.links("/traces?") == []
+        if texts:
+            listed = page(client, found.named["x"]).text
+            assert {f"log-{n}" for n in range(1, 5) if f"log-{n}" in listed} == texts
+            assert "(severity_number = 9 or severity_number = 17) and service.name = x" in listed
+    one = page(client, asked({"filters": levels[1:], "breakdowns": ["service.name"]}, signal="logs"))
+    only = next(link for link in one.links("/query?") if "signal=logs" in link)
+    assert page(client, only).named["y" if "%22y%22" in only else "x"].startswith("/logs?")
+    assert page(client, one.named["All logs behind this result"]).text.count("log-") >= 2
+
+
+def test_the_legend_of_many_lines_opens(client: FlaskClient, store: Store) -> None:
+    add(store, [span(n, name=f"name-{n % 20}", at=n / 10) for n in range(1, 81)])
+    answer = client.get(asked({"breakdowns": ["name"]}), headers=HTML).text
+    summary = re.search(r'<details class="others more-lines"><summary>\+12 more</summary>(.*?)</details>', answer, re.S)
+    assert summary
+    assert summary[1].count("name-") == 12
+    assert len(re.findall(r'<path class="line [^"]*extra"', answer)) == 12
+
+
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
 def test_every_question_can_be_asked_before_its_fields_exist(client: FlaskClient, store: Store, question: Any) -> None:
     add(store, [span(1, **{"http.route": "/a", "http.response.status_code": 200})])
@@ -378,7 +421,7 @@ def test_two_roots_are_listed_with_the_time_of_both(client: FlaskClient, store: 
     assert "2 roots" in page(client, f"/traces/{TRACE}").text
 
 
-@pytest.mark.parametrize("parents", [{2: 2}, {2: 3, 3: 2}])
+@pytest.mark.parametrize("parents", [{2: 2}, {2: 3, 3: 2}, {2: 3, 3: 4, 4: 2}, {2: 3, 3: 4, 4: 5, 5: 3, 6: 1}])
 def test_a_root_beside_a_circle_is_incomplete(client: FlaskClient, store: Store, parents: dict[int, int]) -> None:
     add(store, [span(1), *(span(number, parent) for number, parent in parents.items())])
     assert "incomplete" in page(client, "/traces").text
@@ -569,6 +612,15 @@ def test_logs_are_drawn_over_time_by_severity_and_are_asked_about(client: FlaskC
     assert sum(count for _, _, count in json.loads(str(drawn["data-cells"]))) == 60
     (query,) = [link for link in found.links("/query?") if "signal=logs" in link]
     assert "60" in page(client, query).text
+
+
+@pytest.mark.parametrize("narrow", ["text=needle", "attribute=app.kind%3Dodd", "text=needle&service=backend"])
+def test_the_logs_drawn_over_time_are_those_of_the_list(client: FlaskClient, store: Store, narrow: str) -> None:
+    odd = {"app.kind": "odd", "body": "a needle"}
+    add_logs(store, [log(n, n, **(odd if n % 3 == 0 else {})) for n in range(30)])
+    found = page(client, f"/logs?{narrow}")
+    (drawn,) = [attrs for _, attrs in found.tags if attrs.get("class") == "heatmap"]
+    assert sum(count for _, _, count in json.loads(str(drawn["data-cells"]))) == 10
 
 
 def test_older_logs_can_be_reached(client: FlaskClient, store: Store) -> None:

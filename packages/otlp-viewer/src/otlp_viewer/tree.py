@@ -25,7 +25,7 @@ class Placed(Protocol):
 S = TypeVar("S", bound=Placed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Node(Generic[S]):
     span: S
     depth: int

@@ -15,7 +15,9 @@ LINES_HEIGHT = 120
 LEVELS = 7
 FEW = 6
 """A cell with fewer events than this is not drawn at full strength."""
-MOST_LINES = 8
+FIRST_LINES = 8
+MOST_LINES = 20
+"""Lines after the first ones are hidden until the legend is opened."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ def about(span: SpanOutline) -> str:
 def outline(
     chart: Waterfall, keys: Sequence[str], slots: Mapping[str, int], log_marks: Mapping[str, tuple[int, int]]
 ) -> dict[str, object]:
-    """Return the waterfall for the page's script: columns with a value for each row, times in microseconds.
+    """Return the waterfall for the page's script: columns with a value for each row, times in nanoseconds.
 
     `keys` address the rows' spans; `slots` are the services' colors, `log_marks` the
     number of logs and their highest severity number by span id.
@@ -176,8 +176,8 @@ def outline(
     texts: dict[str, int] = {"": 0}
     services: dict[str, int] = {}
     name, service, text, note, start, took = [], [], [], [], [], []
-    critical: dict[int, list[float]] = {}
-    events: dict[int, list[float]] = {}
+    critical: dict[int, list[int]] = {}
+    events: dict[int, list[int]] = {}
     logs: dict[int, tuple[int, int]] = {}
     status: dict[int, object] = {}
     first = chart.start_ns
@@ -187,13 +187,13 @@ def outline(
         service.append(services.setdefault(span.service, len(services)))
         text.append(texts.setdefault(about(span)[:200], len(texts)))
         note.append(texts.setdefault(row.note, len(texts)))
-        start.append((row.start_ns - first) / 1000)
-        took.append((row.end_ns - row.start_ns) / 1000)
+        start.append(row.start_ns - first)
+        took.append(row.end_ns - row.start_ns)
         if row.critical:
-            critical[number] = [part / 1000 for at, to in row.critical for part in (at - first, to - at)]
+            critical[number] = [part for at, to in row.critical for part in (at - first, to - at)]
         if span.event_times_ns:
             shift = row.start_ns - span.start_ns
-            events[number] = [(at + shift - first) / 1000 for at in span.event_times_ns[:50]]
+            events[number] = [at + shift - first for at in span.event_times_ns[:50]]
         if span.span_id in log_marks:
             logs[number] = log_marks[span.span_id]
         if span.status is not None:
@@ -202,7 +202,7 @@ def outline(
         "names": [one[:200] for one in names],
         "texts": list(texts),
         "services": [[one[:100], slots[one]] for one in services],
-        "length": chart.length_ns / 1000,
+        "length": chart.length_ns,
         "key": keys,
         "row": [row.span.row for row in chart.rows],
         "name": name,

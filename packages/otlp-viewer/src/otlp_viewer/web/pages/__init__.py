@@ -29,7 +29,14 @@ def pages(store: Store) -> Blueprint:
 
     for name, filter_ in format.FILTERS.items():
         blueprint.add_app_template_filter(filter_, name)
-    for filter_ in (common.from_query, common.without, common.narrowed_by, query.key_text, query.lines_data):
+    for filter_ in (
+        common.from_query,
+        common.without,
+        common.narrowed_by,
+        query.key_text,
+        query.dash,
+        query.lines_data,
+    ):
         blueprint.add_app_template_filter(filter_, filter_.__name__)
     for helper in (common.query_url, common.traces_url, common.here, common.axis_data):
         blueprint.add_app_template_global(helper, helper.__name__)

@@ -13,7 +13,7 @@ from flask import make_response, request, url_for
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from otlp_viewer.query.types import Box, Calculation, Invalid, Query
+from otlp_viewer.query.types import Box, Calculation, Filter, Invalid, Query
 from otlp_viewer.store import Store
 from otlp_viewer.web import forms
 from otlp_viewer.web.axis import Axis
@@ -74,7 +74,7 @@ def read_query(text: str) -> Json:
     return found
 
 
-def to_text(query: Mapping[str, Any]) -> str:
+def to_text(query: Mapping[str, Any] | list[Json]) -> str:
     """Return a query as short JSON that any encoding can carry."""
     text = json.dumps(query, ensure_ascii=False, separators=(",", ":"))
     return text if text.isprintable() else json.dumps(query, separators=(",", ":"))
@@ -97,6 +97,11 @@ def box_text(box: Box) -> str:
 def is_relative(query: Mapping[str, Any]) -> bool:
     """Whether the time that a query is about moves with the clock."""
     return query.get("time_range") is not None and query.get("start_time") is None and query.get("end_time") is None
+
+
+def is_moving() -> bool:
+    """Whether what this list is about moves with the clock."""
+    return bool(request.args.get("range")) or is_relative(from_query(request.args.get("query", "")))
 
 
 def timed(store: Store, specification: Json, now: float | None = None, **more: Any) -> Query:
@@ -127,19 +132,34 @@ def only_filters(query: Mapping[str, Any]) -> Json:
     return {name: query[name] for name in wanted if query.get(name) is not None}
 
 
-def narrowed(query: Mapping[str, Any], narrowing: Iterable[tuple[str, Any]]) -> Json:
-    """Return the query with a filter more for each field and its value (None: the field is missing).
-
-    Filters of which any is enough cannot be narrowed by one more: then the new ones alone are taken.
-    """
+def is_any(query: Mapping[str, Any]) -> bool:
+    """Whether one of several filters is enough: then no filter can be added that must hold."""
     given = query.get("filters")
-    filters = [] if query.get("filter_combination") == "OR" or not isinstance(given, list) else list(given)
-    for column, value in narrowing:
-        one = {"column": column, "op": "does-not-exist"}
-        filters.append(one if value is None else {"column": column, "op": "=", "value": value})
+    return query.get("filter_combination") == "OR" and isinstance(given, list) and len(given) > 1
+
+
+def wanting(pairs: Iterable[tuple[str, Any]]) -> list[Json]:
+    """Return a filter for each field and its value; None: the field is missing."""
+    return [
+        {"column": column, "op": "does-not-exist"} if value is None else {"column": column, "op": "=", "value": value}
+        for column, value in pairs
+    ]
+
+
+def narrowed(query: Mapping[str, Any], narrowing: Iterable[Json]) -> Json:
+    """Return the query with more filters, all of which must hold; not for one of which any is enough."""
+    given = query.get("filters")
+    filters = [*(given if isinstance(given, list) else ()), *narrowing]
     unique = list({json.dumps(one, sort_keys=True): one for one in filters}.values())
     rest = {name: value for name, value in query.items() if name != "filter_combination"}
     return rest | ({"filters": unique} if unique else {})
+
+
+def read_also(store: Store, signal: str = "spans") -> tuple[list[Filter], list[Json]]:
+    """Return the filters in an address that must hold besides those of its query; raises Invalid."""
+    text = request.args.get("also", "")
+    given = read_query(f'{{"filters":{text}}}')["filters"] if text else []
+    return list(store.parse({"filters": given}, signal=signal).filters), given
 
 
 # Addresses
@@ -149,10 +169,21 @@ def query_url(query: Mapping[str, Any], **more: str) -> str:
     return url_for("pages.query") + "?" + urlencode({"query": to_text(query)} | more)
 
 
-def traces_url(query: Mapping[str, Any], **more: str) -> str:
-    """Return the address of the traces with a span that the query is about."""
-    about = only_filters(query)
-    return url_for("pages.traces") + "?" + urlencode(({"query": to_text(about)} if about else {}) | more)
+def traces_url(query: Mapping[str, Any], also: Iterable[Json] = (), **more: str) -> str:
+    """Return the address of the traces with a span that the query, and all of the filters `also`, are about."""
+    return url_for("pages.traces") + "?" + urlencode(_about(query, also) | more)
+
+
+def logs_url(query: Mapping[str, Any], also: Iterable[Json] = ()) -> str:
+    """Return the address of the logs that the query, and all of the filters `also`, are about."""
+    return url_for("pages.logs") + "?" + urlencode(_about(query, also))
+
+
+def _about(query: Mapping[str, Any], also: Iterable[Json]) -> dict[str, str]:
+    about, more = only_filters(query), list(also)
+    if more and not is_any(about):
+        about, more = narrowed(about, more), []
+    return ({"query": to_text(about)} if about else {}) | ({"also": to_text(more)} if more else {})
 
 
 def here(**changes: Any) -> str:
@@ -192,6 +223,13 @@ def sentence(form: forms.Form) -> str:
 def conditions(form: forms.Form) -> str:
     """Return the filters of a query in words."""
     return (" or " if form.any_filter else " and ").join(" ".join(filter(None, row)) for row in form.filters)
+
+
+def about_text(also: list[Json]) -> str:
+    """Return the filters of an address in words: those of its query, and all of `also`."""
+    form = forms.shown(from_query(request.args.get("query", "")), tuple(RANGES))
+    first, more = conditions(form), conditions(forms.shown({"filters": also}, ()))
+    return f"({first}) and {more}" if first and more else first or more
 
 
 def axis_data(axis: Axis) -> Markup:

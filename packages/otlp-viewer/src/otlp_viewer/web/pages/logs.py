@@ -21,7 +21,7 @@ ROW_HEIGHT = 13
 
 def add(blueprint: Blueprint, site: Site) -> None:
     def page() -> Response:
-        return unless_same(site, lambda: _page(site), moving=bool(request.args.get("range")))
+        return unless_same(site, lambda: _page(site), moving=common.is_moving())
 
     blueprint.add_url_rule("/logs", "logs", page, strict_slashes=False)
 
@@ -44,6 +44,14 @@ def _page(site: Site) -> str:
         end_ns=nanoseconds(end),
     )
     problem = "Write an attribute as name=value." if parameter("attribute").strip() and not narrow.attribute else ""
+    also: list[Json] = []
+    if request.args.get("query") or request.args.get("also"):
+        try:
+            filters, also = common.read_also(store, "logs")
+            asked = common.only_filters(common.read_query(request.args.get("query") or "{}"))
+            narrow = replace(narrow, matching=common.timed(store, asked, signal="logs"), also=filters)
+        except Invalid as error:
+            problem = str(error)
     offset = whole(parameter("from"), 0, 10**9)
     found = store.logs(ON_A_PAGE + 1, narrow, offset=offset)
     chart = _chart(site, narrow) if found or narrow != LogFilter() else None
@@ -62,7 +70,8 @@ def _page(site: Site) -> str:
         severities=SEVERITIES,
         ranges=RANGES,
         chart=chart,
-        query=_query(narrow),
+        about=common.about_text(also) if narrow.matching else "",
+        query=_query(narrow) if not (narrow.text or narrow.matching) else None,
     )
 
 
@@ -73,7 +82,7 @@ def _pair(text: str) -> tuple[str, str] | None:
 
 
 def _query(narrow: LogFilter) -> Json:
-    """Return the filters of the list as a query, as far as a query has them."""
+    """Return the list as a query; a query has no filter for a text in any field."""
     filters: list[Json] = []
     for column, value in (
         ("service.name", narrow.service),
@@ -94,32 +103,18 @@ def _query(narrow: LogFilter) -> Json:
 
 def _chart(site: Site, narrow: LogFilter) -> Json | None:
     """Return the numbers of logs by severity over time; None where there is nothing to draw."""
-    store = site.store
-    specification = _query(replace(narrow, text="")) | {"breakdowns": ["severity_number"]}
-    columns = store.columns(signal="logs")
-    if "severity_number" not in columns:
+    seconds = sorted({step for step, _, _ in site.store.logs_over_time(narrow)})
+    if not seconds:
         return None
-    try:
-        query = store.parse(specification, signal="logs")
-        extent = store.extent(query)
-        if extent is None:
-            return None
-        start = narrow.start_ns / 1e9 if narrow.start_ns else extent[0]
-        end = narrow.end_ns / 1e9 if narrow.end_ns else extent[1] + 0.001
-        if start >= end:
-            return None
-        query = replace(query, start=start, end=end, limit=1000)
-        time_axis = axis.make(common.activity(store, query), start, end)
-        answer = store.query(replace(query, granularity=time_axis.step))
-    except Invalid:
-        return None
+    start = narrow.start_ns / 1e9 if narrow.start_ns else seconds[0]
+    end = narrow.end_ns / 1e9 if narrow.end_ns else seconds[-1] + 1
+    time_axis = axis.make(seconds, start, end)
     counts: Counter[tuple[int, int]] = Counter()
     lows = [0, *SEVERITIES]
-    for point in answer.series:
-        column = time_axis.column(point.time)
-        number = point.key[0] if isinstance(point.key[0], int) else 0
+    for step, number, count in site.store.logs_over_time(narrow, round(time_axis.step * 1e9)):
+        column = time_axis.column(step * time_axis.step)
         if column is not None:
-            counts[column, sum(number >= low for low in lows) - 1] += round(float(point.values[0] or 0))
+            counts[column, sum((number or 0) >= low for low in lows) - 1] += count
     used = max((row for _, row in counts), default=0) + 1
     lowest = min((row for _, row in counts), default=0)
     shifted = {(column, row - lowest): number for (column, row), number in counts.items()}

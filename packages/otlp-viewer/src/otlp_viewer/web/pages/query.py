@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 from otlp_viewer.query import operators
 from otlp_viewer.query.types import Answer, Box, Comparison, Group, Invalid, Query, UnknownColumn
 from otlp_viewer.web import axis, charts, format, forms
+from otlp_viewer.web.colors import SLOTS
 from otlp_viewer.web.pages import common
 from otlp_viewer.web.pages.common import RANGES, Json, Site, query_url, traces_url, unless_same
 from otlp_viewer.web.questions import QUESTIONS, Question
@@ -111,6 +112,11 @@ def key_text(value: Any) -> str:
     return "(missing)" if value is None else format.visible(value, 60) or '""'
 
 
+def dash(number: int) -> int:
+    """Return the dashes of a line, so that lines of one color differ."""
+    return (number + number // SLOTS) % 4
+
+
 def lines_data(lines: Any) -> list[Any]:
     """Return lines for their chart's script: a group's number, and columns with values."""
     return [[line.group, [[column, float(f"{value:.6g}")] for column, value in line.values]] for line in lines]
@@ -145,33 +151,38 @@ def _results(site: Site, query: Query, specification: Json) -> Json:
         "heatmaps": heatmaps,
         "lines": [line for made in query.values if (line := charts.lines(answer, made, time_axis)) is not None],
         "most_lines": charts.MOST_LINES,
-        "line_groups": [_filters(query.breakdowns, group) for group in answer.groups[: charts.MOST_LINES]],
+        "first_lines": charts.FIRST_LINES,
+        "line_groups": [
+            common.wanting(zip(query.breakdowns, group.key, strict=True))
+            for group in answer.groups[: charts.MOST_LINES]
+        ],
         "about": about,
-        "traces_behind": traces_url(about, sort="duration"),
+        "behind": common.logs_url(about) if query.signal == "logs" else traces_url(about, sort="duration"),
     }
 
 
 def _row(site: Site, answer: Answer, group: Group, number: int, about: Json) -> Json:
     by = answer.query.breakdowns
     pairs = list(zip(by, group.key, strict=True))
-    narrow = common.narrowed(about, pairs)
+    also = common.wanting(pairs)
     trace_id = dict(pairs).get(TRACE_ID)
     service = dict(pairs).get("service.name") if by == ("service.name",) or list(by) == ["service.name"] else None
     return {
         "key": group.key,
         "values": group.values,
-        "slot": site.colors[service] if isinstance(service, str) else number if number < charts.MOST_LINES else None,
+        "slot": site.colors[service]
+        if isinstance(service, str)
+        else number % SLOTS
+        if number < charts.MOST_LINES
+        else None,
         "service": isinstance(service, str),
-        "narrow": narrow,
-        "traces": url_for("pages.trace", trace_id=trace_id) if trace_id else traces_url(narrow, sort="duration"),
+        "narrow": None if common.is_any(about) or not pairs else common.narrowed(about, also),
+        "events": url_for("pages.trace", trace_id=trace_id)
+        if trace_id
+        else common.logs_url(about, also)
+        if answer.query.signal == "logs"
+        else traces_url(about, also, sort="duration"),
     }
-
-
-def _filters(by: Any, group: Group) -> list[Json]:
-    return [
-        {"column": name, "op": "does-not-exist"} if value is None else {"column": name, "op": "=", "value": value}
-        for name, value in zip(by, group.key, strict=True)
-    ]
 
 
 def _comparison(found: Comparison, specification: Json, box: Box) -> Json:
@@ -185,11 +196,11 @@ def _comparison(found: Comparison, specification: Json, box: Box) -> Json:
                 {
                     "share": one,
                     "narrow": None
-                    if one.low is not None
-                    else common.narrowed(specification, [(field.name, one.value)]),
+                    if one.low is not None or common.is_any(about)
+                    else common.narrowed(specification, common.wanting([(field.name, one.value)])),
                     "traces": None
                     if one.low is not None
-                    else traces_url(common.narrowed(about, [(field.name, one.value)]), box=text, sort="duration"),
+                    else traces_url(about, common.wanting([(field.name, one.value)]), box=text, sort="duration"),
                 }
                 for one in field.values
             ],

@@ -8,9 +8,9 @@ from werkzeug.wrappers import Response
 
 from otlp_viewer.model import STATUSES, TraceFilter
 from otlp_viewer.query.types import Invalid
-from otlp_viewer.web import format, forms
+from otlp_viewer.web import format
 from otlp_viewer.web.pages import common
-from otlp_viewer.web.pages.common import RANGES, Site, nanoseconds, parameter, unless_same, whole
+from otlp_viewer.web.pages.common import RANGES, Json, Site, nanoseconds, parameter, unless_same, whole
 
 ON_A_PAGE = 50
 SORTS = {"start": "Started", "name": "Trace", "duration": "Duration", "spans": "Spans", "errors": "Errors"}
@@ -18,24 +18,20 @@ SORTS = {"start": "Started", "name": "Trace", "duration": "Duration", "spans": "
 
 def add(blueprint: Blueprint, site: Site) -> None:
     def page() -> Response:
-        return unless_same(site, lambda: _page(site), moving=bool(request.args.get("range")))
+        return unless_same(site, lambda: _page(site), moving=common.is_moving())
 
     blueprint.add_url_rule("/traces", "traces", page, strict_slashes=False)
 
 
 def _page(site: Site) -> str:
     store = site.store
-    narrow, problems = _filter(site)
+    narrow, problems, also = _filter(site)
     order = parameter("sort") if parameter("sort") in SORTS else "start"
     # Names read best from A, everything else with the newest or largest first.
     ascending = parameter("order") == "ascending" or (order == "name" and parameter("order") != "descending")
     offset = whole(parameter("from"), 0, 10**9)
     total = store.count_traces(narrow)
     found = store.traces(ON_A_PAGE, narrow, order=order, descending=not ascending, offset=offset)
-    given = request.args.get("query", "")
-    about = ""
-    if given and narrow.matching is not None:
-        about = common.conditions(forms.shown(common.read_query(given), tuple(RANGES)))
     return render_template(
         "traces.html",
         page="traces",
@@ -48,7 +44,7 @@ def _page(site: Site) -> str:
         narrow=narrow,
         narrowed=narrow != TraceFilter() or bool(problems),
         problems=problems,
-        about=about,
+        about=common.about_text(also) if narrow.matching is not None else "",
         sorts=SORTS,
         order=order,
         ascending=ascending,
@@ -59,9 +55,10 @@ def _page(site: Site) -> str:
     )
 
 
-def _filter(site: Site) -> tuple[TraceFilter, list[str]]:
-    """Return what the address narrows the list to, and what of it cannot be read, in words."""
-    problems = []
+def _filter(site: Site) -> tuple[TraceFilter, list[str], list[Json]]:
+    """Return what the address narrows the list to, what of it cannot be read, in words, and its filters `also`."""
+    problems: list[str] = []
+    also: list[Json] = []
 
     def limit(name: str) -> float:
         text = parameter(name).strip()
@@ -85,7 +82,7 @@ def _filter(site: Site) -> tuple[TraceFilter, list[str]]:
         start, end = time.time() - int(parameter("range")), None
     given = request.args.get("query", "")
     box = common.read_box(request.args.get("box", ""))
-    if given or box:
+    if given or box or request.args.get("also"):
         # A time then is about the spans, not about the whole trace.
         try:
             if box and box.column not in site.store.columns():
@@ -93,8 +90,9 @@ def _filter(site: Site) -> tuple[TraceFilter, list[str]]:
             query = common.timed(site.store, common.only_filters(common.read_query(given or "{}")))
             if start is not None or end is not None:
                 query = replace(query, start=max(start or 0, 0), end=query.end if end is None else min(end, 9e9))
-            narrow = replace(narrow, matching=query, box=box)
+            filters, also = common.read_also(site.store)
+            narrow = replace(narrow, matching=query, box=box, also=filters)
         except Invalid as error:
             problems.append(str(error))
-        return narrow, problems
-    return replace(narrow, start_ns=nanoseconds(start), end_ns=nanoseconds(end)), problems
+        return narrow, problems, also
+    return replace(narrow, start_ns=nanoseconds(start), end_ns=nanoseconds(end)), problems, also

@@ -133,6 +133,7 @@ function lines(svg) {
   const down = (value) => height - (value - low) / (high - low) * height;
   const points = drawn.flatMap(([group, values]) => values.map(([column, value]) => ({ group, column, value, y: down(value) }))).sort((a, b) => a.column - b.column || a.group - b.group);
   let chosen = -1;
+  const isDrawn = (point) => point.group < number(svg, "first") || document.querySelector(".more-lines[open]");
 
   const label = (group) => groups[group].map((one) => one.op === "=" ? String(one.value) : "(missing)").join(", ");
   const show = (at) => {
@@ -145,16 +146,21 @@ function lines(svg) {
     reading.textContent = `${when(axis.start(point.column), axis.step)}: ${amount(point.value, svg.dataset.unit)}${text ? `, ${text.slice(0, 120)}` : ""}`;
   };
   const go = () => {
-    if (chosen < 0 || svg.dataset.kind !== "spans") return;
-    const point = points[chosen], query = JSON.parse(svg.dataset.query);
-    if (query.filter_combination === "OR") { delete query.filter_combination; delete query.filters; }
-    query.filters = [...(query.filters || []), ...groups[point.group]];
-    location.assign(`/traces?${new URLSearchParams({ query: JSON.stringify(query), start: axis.start(point.column), end: axis.start(point.column) + axis.step, sort: "duration" })}`);
+    if (chosen < 0) return;
+    const point = points[chosen], about = { start: axis.start(point.column), end: axis.start(point.column) + axis.step };
+    if (svg.dataset.query !== "{}") about.query = svg.dataset.query;
+    if (groups[point.group].length) about.also = JSON.stringify(groups[point.group]);
+    location.assign(svg.dataset.kind === "logs" ? `/logs?${new URLSearchParams(about)}` : `/traces?${new URLSearchParams({ ...about, sort: "duration" })}`);
+  };
+  const step = (by) => {
+    const able = points.flatMap((point, at) => isDrawn(point) ? [at] : []), now = able.indexOf(chosen);
+    show(able[now < 0 ? able.length - 1 : limit(now + by, able.length - 1)]);
   };
   svg.addEventListener("pointermove", (event) => {
     const around = svg.getBoundingClientRect();
     let best = -1, distance = Infinity;
     points.forEach((point, at) => {
+      if (!isDrawn(point)) return;
       const x = (axis.left(point.column) + axis.right(point.column + 1)) / 2 * around.width;
       const away = (x - (event.clientX - around.left)) ** 2 + (point.y - (event.clientY - around.top)) ** 2;
       if (away < distance) { distance = away; best = at; }
@@ -166,7 +172,7 @@ function lines(svg) {
   svg.addEventListener("click", go);
   svg.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (by) { event.preventDefault(); show(chosen < 0 ? points.length - 1 : limit(chosen + by, points.length - 1)); }
+    if (by) { event.preventDefault(); step(by); }
     else if (event.key === "Enter") go();
     else if (event.key === "Escape") rest();
   });

@@ -24,7 +24,7 @@ export function duration(milliseconds) {
 }
 
 export const count = (value) => Number.isInteger(value) ? value.toLocaleString("en-US") : String(Number(value.toPrecision(4)));
-export const plural = (number, singular) => `${count(number)} ${number === 1 ? singular : singular + "s"}`;
+export const plural = (number, singular, many = `${singular}s`) => `${count(number)} ${number === 1 ? singular : many}`;
 export const amount = (value, unit) => unit === "ms" ? duration(value) : Number(value.toPrecision(4)).toLocaleString("en-US");
 
 export const day = (at) => `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;

@@ -101,7 +101,7 @@ async function search() {
     hits = [...all].sort((a, b) => a - b);
     tree.hits = all;
     tree.redraw();
-    get("hits").textContent = !text ? "" : more ? "…" : plural(hits.length, "match").replace("matchs", "matches");
+    get("hits").textContent = !text ? "" : more ? "…" : plural(hits.length, "match", "matches");
     keep();
   }
 }

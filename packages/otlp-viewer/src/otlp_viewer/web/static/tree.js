@@ -31,6 +31,10 @@ export class Tree {
     const closed = new Set(this.data ? this.closedKeys() : []);
     const cursor = this.data && this.data.key[this.cursor], chosen = this.data && this.data.key[this.chosen];
     const n = data.key.length, stack = [];
+    // Nanoseconds make short JSON; all else here is in microseconds.
+    data.start = data.start.map((at) => at / 1000);
+    data.took = data.took.map((at) => at / 1000);
+    data.length /= 1000;
     this.data = data;
     this.errors = new Set(data.error);
     this.parent = new Int32Array(n).fill(-1);
@@ -186,8 +190,8 @@ export class Tree {
     };
     part(`bar-span s${slot}`, data.start[row], data.took[row]);
     const critical = data.critical[row] || [];
-    for (let at = 0; at < critical.length; at += 2) part("bar-critical", critical[at], critical[at + 1]);
-    for (const at of data.events[row] || []) part("bar-event", at, 0, 0);
+    for (let at = 0; at < critical.length; at += 2) part("bar-critical", critical[at] / 1000, critical[at + 1] / 1000);
+    for (const at of data.events[row] || []) part("bar-event", at / 1000, 0, 0);
     return time;
   }
 }
