@@ -513,6 +513,8 @@ def test_links_are_followed_both_ways_by_name(client: FlaskClient, store: Store)
     back = page(client, f"/traces/{TRACE}")
     assert re.search(r"from\s+process order\s+email", back.text)
     assert f"/traces/{OTHER}?span={2:016x}" in back.links()
+    add(store, [span(3, name="retry order", links=[link], **{"trace.trace_id": "cd" * 16})])
+    assert "retry order" in page(client, f"/traces/{TRACE}").text
 
 
 def test_the_logs_of_a_span_are_shown_however_many_its_trace_has(client: FlaskClient, store: Store) -> None:

@@ -243,6 +243,19 @@ def test_numbers_and_nouns_agree() -> None:
     assert [format.plural(n, "span") for n in (0, 1, 5917)] == ["0 spans", "1 span", "5,917 spans"]
 
 
+@pytest.mark.parametrize(
+    ("value", "name", "text"),
+    [
+        (12.0, "app.user.id", "12"),
+        (12.5, "app.user.id", "12.5"),
+        (1500.0, "duration_ms", "1.50 s"),
+        (4711, "COUNT", "4,711"),
+    ],
+)
+def test_values_read_as_what_they_are(value: float, name: str, text: str) -> None:
+    assert format.measured(value, name) == text
+
+
 def test_a_share_is_all_or_nothing_only_where_it_is() -> None:
     assert [format.percent(share) for share in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "<1 %", "50 %", ">99 %", "100 %"]
 

@@ -70,7 +70,9 @@ def measured(value: Any, name: str) -> str:
         return visible(value, 200)
     if re.search(r"_ms\)?$", name) and not name.startswith("COUNT"):
         return duration(value)
-    return count(value) if "(" in name or name == "COUNT" else visible(value, 200)
+    if "(" in name or name == "COUNT":
+        return count(value)
+    return visible(int(value) if isinstance(value, float) and value.is_integer() else value, 200)
 
 
 def tick(value: float, name: str) -> str:

@@ -25,7 +25,7 @@ def pages(store: Store) -> Blueprint:
 
     @blueprint.app_context_processor
     def everywhere() -> dict[str, Any]:
-        return {"memory": store.health(), "colors": site.colors, "now_path": request.full_path.rstrip("?")}
+        return {"health": store.health, "colors": site.colors, "now_path": request.full_path.rstrip("?")}
 
     for name, filter_ in format.FILTERS.items():
         blueprint.add_app_template_filter(filter_, name)
