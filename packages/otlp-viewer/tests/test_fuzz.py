@@ -37,8 +37,11 @@ def mostly(right: some.SearchStrategy[Any]) -> some.SearchStrategy[Any]:
     return some.one_of(right, right, right, right, ANYTHING)
 
 
-def objects(**fields: some.SearchStrategy[Any]) -> some.SearchStrategy[Any]:
-    return mostly(some.fixed_dictionaries({}, optional={name: mostly(value) for name, value in fields.items()}))
+def objects(
+    required: dict[str, some.SearchStrategy[Any]] | None = None, **fields: some.SearchStrategy[Any]
+) -> some.SearchStrategy[Any]:
+    optional = {name: mostly(value) for name, value in fields.items()}
+    return mostly(some.fixed_dictionaries(required or {}, optional=optional))
 
 
 OPS = some.sampled_from(CALCULATIONS)
@@ -92,6 +95,16 @@ def filled() -> Iterator[FlaskClient]:
     store.close()
 
 
+@pytest.fixture
+def taking() -> Iterator[FlaskClient]:
+    """What has taken nothing yet, but from earlier tries."""
+    store = Store()
+    yield create_app(store).test_client()
+    assert store.counts()[0] > 0
+    assert store._failure is None
+    store.close()
+
+
 @THOROUGH
 @given(query=QUERY | ANYTHING, signal=some.sampled_from(["spans", "logs"]))
 def test_any_query_is_answered_or_refused_with_a_reason(filled: FlaskClient, query: Any, signal: str) -> None:
@@ -116,6 +129,81 @@ def test_any_query_is_answered_or_refused_with_a_reason(filled: FlaskClient, que
 def test_any_body_is_taken_or_refused_with_a_reason(filled: FlaskClient, body: bytes, path: str, kind: str) -> None:
     answer = filled.post(path, data=body, content_type=kind)
     assert answer.status_code in (200, 400, 415), (answer.status_code, body)
+
+
+VALUE = some.recursive(
+    some.fixed_dictionaries(
+        {},
+        optional={
+            "stringValue": mostly(TEXTS),
+            "intValue": mostly(NUMBERS),
+            "doubleValue": mostly(NUMBERS),
+            "boolValue": mostly(some.booleans()),
+            "bytesValue": mostly(some.just("AAE=")),
+        },
+    ),
+    lambda one: some.fixed_dictionaries(
+        {},
+        optional={
+            "arrayValue": some.fixed_dictionaries({"values": some.lists(one, max_size=2)}),
+            "kvlistValue": some.fixed_dictionaries({"values": some.lists(ANYTHING, max_size=2)}),
+        },
+    ),
+    max_leaves=4,
+)
+ATTRIBUTES = mostly(some.lists(mostly(some.fixed_dictionaries({"key": mostly(TEXTS), "value": VALUE})), max_size=3))
+TRACE_IDS = some.sampled_from([f"{number:032x}" for number in (1, 2, 77)])
+SPAN_IDS = some.sampled_from([f"{number:016x}" for number in (1, 2, 99)])
+MOMENTS = some.sampled_from([str(NOON * 10**9), NOON * 10**9, 1, 2**64, -1]) | NUMBERS
+SPAN = objects(
+    {"traceId": TRACE_IDS, "spanId": SPAN_IDS},
+    parentSpanId=SPAN_IDS,
+    name=TEXTS,
+    kind=some.integers(0, 5),
+    startTimeUnixNano=MOMENTS,
+    endTimeUnixNano=MOMENTS,
+    attributes=ATTRIBUTES,
+    events=some.lists(objects(name=TEXTS, timeUnixNano=MOMENTS, attributes=ATTRIBUTES), max_size=2),
+    links=some.lists(objects(traceId=TRACE_IDS, spanId=SPAN_IDS, attributes=ATTRIBUTES), max_size=2),
+    status=objects(code=some.integers(0, 2), message=TEXTS),
+    traceState=TEXTS,
+    droppedAttributesCount=NUMBERS,
+)
+LOG = objects(
+    traceId=TRACE_IDS,
+    spanId=SPAN_IDS,
+    timeUnixNano=MOMENTS,
+    severityNumber=some.integers(),
+    severityText=TEXTS,
+    body=VALUE,
+    eventName=TEXTS,
+    attributes=ATTRIBUTES,
+)
+
+
+def exports(signal: str, record: some.SearchStrategy[Any]) -> some.SearchStrategy[Any]:
+    name = "spans" if signal == "Spans" else "logRecords"
+    scope = objects(
+        {name: some.lists(record, min_size=1, max_size=3)}, scope=objects(name=TEXTS, attributes=ATTRIBUTES)
+    )
+    group = objects(
+        {f"scope{signal}": some.lists(scope, min_size=1, max_size=2)}, resource=objects(attributes=ATTRIBUTES)
+    )
+    return some.fixed_dictionaries({f"resource{signal}": some.lists(group, min_size=1, max_size=2)})
+
+
+@THOROUGH
+@given(export=exports("Spans", SPAN) | exports("Logs", LOG))
+def test_any_export_is_taken_or_refused_and_what_is_taken_can_be_read(taking: FlaskClient, export: Any) -> None:
+    try:
+        body = json.dumps(export)
+    except ValueError:
+        return
+    path = "/v1/traces" if "resourceSpans" in export else "/v1/logs"
+    answer = taking.post(path, data=body, content_type="application/json")
+    assert answer.status_code in (200, 400), (answer.status_code, body)
+    for page in (f"/api/traces/{1:032x}", f"/traces/{2:032x}", "/logs", "/traces"):
+        assert taking.get(page).status_code in (200, 404), (page, body)
 
 
 # Pages, and the rest of the API, by their parameters

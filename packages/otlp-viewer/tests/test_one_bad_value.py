@@ -41,6 +41,7 @@ def nested(levels: int) -> dict[str, Any]:
         ({"attributes": attributes(x={"doubleValue": "NaN"})}, {"x": "nan"}),
         ({"droppedAttributesCount": -1}, {}),
         ({"droppedAttributesCount": 2**40}, {"dropped_attributes_count": 2**32 - 1}),
+        ({"\ud800": 1}, {"name": "span-1"}),
         ({"kind": "SPAN_KIND_CLIENT"}, {"span.kind": "client"}),
         ({"kind": 77}, {"span.kind": "internal"}),
         ({"status": {"code": "STATUS_CODE_ERROR"}}, {"error": True}),
@@ -71,7 +72,6 @@ def test_a_bad_value_in_json_becomes_the_nearest_one(
         ({"traceId": "ab"}, "a trace id is 16 bytes"),
         ({"name": 7}, "spans[0].name must be text"),
         ({"attributes": {}}, "spans[0].attributes must be a list"),
-        ({"attributes": attributes(x={"boolValue": "yes"})}, "value.boolValue must be true or false"),
         ({"startTimeUnixNano": "soon"}, "startTimeUnixNano must be a whole number"),
     ],
 )
@@ -81,6 +81,55 @@ def test_a_bad_span_in_json_is_left_out_with_the_reason(client: FlaskClient, fie
     assert partial["rejectedSpans"] == "1"
     assert said in partial["errorMessage"]
     assert [span["name"] for span in spans_of(client)] == ["span-2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"attributes": attributes(x={"boolValue": "yes"}, y="kept")},
+            "spans[0].attributes[0].value.boolValue must be",
+        ),
+        ({"attributes": attributes(x={"stringValue": "DEEP"}, y="kept")}, "nested too deeply"),
+    ],
+)
+def test_a_bad_attribute_in_json_is_left_out_of_its_span(
+    client: FlaskClient, fields: dict[str, Any], said: str
+) -> None:
+    deep = '{"arrayValue": {"values": [' * 20_000 + '"]}", 1' + "]}}" * 20_000
+    body = json.dumps(export(json_span(1) | fields, json_span(2))).replace('{"stringValue": "DEEP"}', deep)
+    partial = client.post("/v1/traces", data=body, content_type="application/json").get_json()["partialSuccess"]
+    assert "rejectedSpans" not in partial
+    assert partial["errorMessage"].startswith("1 left out: ")
+    assert said in partial["errorMessage"]
+    first, second = spans_of(client)
+    assert (first["y"], second["name"]) == ("kept", "span-2")
+
+
+def test_what_is_no_span_and_a_bad_resource_cost_themselves(client: FlaskClient) -> None:
+    body: Any = export(json_span(1), json_span(2))
+    group = body["resourceSpans"][0]
+    group["resource"]["attributes"].insert(0, {"key": "host.name", "value": {"stringValue": 7}})
+    group["scopeSpans"][0] |= {"scope": "mine", "spans": [None, *group["scopeSpans"][0]["spans"], 7]}
+    partial = client.post("/v1/traces", json=body).get_json()["partialSuccess"]
+    assert partial["rejectedSpans"] == "2"
+    for said in ("resource.attributes[0].value.stringValue must be text", "scope must be an object", "spans[3]"):
+        assert said in partial["errorMessage"]
+    assert [span["service.name"] for span in spans_of(client)] == ["backend", "backend"]
+
+
+def test_reasons_are_bounded(client: FlaskClient) -> None:
+    spans = [json_span(number, name=7) for number in range(1, 500)]
+    partial = client.post("/v1/traces", json=export(*spans)).get_json()["partialSuccess"]
+    assert partial["rejectedSpans"] == "499"
+    assert partial["errorMessage"].endswith("; 479 for other reasons")
+
+
+@pytest.mark.parametrize("signal", ["Spans", "Logs", "Metrics"])
+def test_null_is_an_export_of_nothing(client: FlaskClient, signal: str) -> None:
+    path = f"/v1/{signal.lower().replace('spans', 'traces')}"
+    assert client.post(path, json={f"resource{signal}": None}).status_code == 200
+    assert client.post(path, json={"resource": None}).status_code == 400
 
 
 def test_names_in_snake_case_are_understood_ids_as_hex_too(client: FlaskClient) -> None:

@@ -244,7 +244,7 @@ def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"resourceSpans": 5}, "resourceSpans must be a list of objects"),
+        ({"resourceSpans": 5}, "resourceSpans must be a list"),
         ({"resourceSpans": [None]}, "resourceSpans must be a list of objects"),
         ({"resourceLogs": []}, "resourceLogs belong to /v1/logs, not to /v1/traces"),
         ({"resourceMetrics": []}, "resourceMetrics belong to /v1/metrics"),

@@ -97,7 +97,7 @@ def _groups(
         if isinstance(order.term, str):
             by = f"g{query.breakdowns.index(order.term)}"
             if snapshot.columns[order.term] <= NUMBERS:
-                by = f"TRY_CAST({by} AS DOUBLE)"
+                by = f"TRY_CAST({by} AS {'BIGINT' if snapshot.columns[order.term] == {'integer'} else 'DOUBLE'})"
         else:
             by = named[order.term]
         order_by.append(f"{by} {'DESC' if order.descending else 'ASC'} NULLS LAST")

@@ -87,6 +87,8 @@ def check_metrics(request: Request) -> None:
     for name, path in (("resourceSpans", "/v1/traces"), ("resourceLogs", "/v1/logs")):
         if name in export:
             raise BadRequest(f"{name} belong to {path}, not to /v1/metrics")
+    if export and not {"resourceMetrics", "resource_metrics"} & set(export):
+        raise BadRequest("not an OTLP export of metrics: it has no resourceMetrics")
 
 
 def answer(request: Request, message: Message, status: int = 200) -> Response:

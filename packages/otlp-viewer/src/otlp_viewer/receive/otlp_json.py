@@ -2,14 +2,16 @@
 
 JSON comes from programs that write it themselves, so what can be understood is: ids in hex of either case, names in
 camelCase or snake_case, enums as names or numbers, 64-bit numbers as text or not. A number beyond its type becomes the
-nearest one, half of a surrogate pair U+FFFD. https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
+nearest one, half of a surrogate pair U+FFFD. An attribute that cannot be read is left out. https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
 
 import base64
 import binascii
 import json
 import math
+import re
 import struct
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor  # type: ignore[import-untyped]
@@ -23,6 +25,9 @@ from otlp_viewer.receive.repair import DEEPEST, varint
 
 IDS = ("trace_id", "span_id", "parent_span_id")
 NAMES = {"traces": ("resourceSpans", "scopeSpans", "spans"), "logs": ("resourceLogs", "scopeLogs", "logRecords")}
+DEEPEST_JSON = 300  # objects and lists
+LEFT_OUT = "left out"
+TOO_DEEP = "left out: values that are nested too deeply"
 DESCRIPTORS: dict[str, Descriptor] = {"traces": Span.DESCRIPTOR, "logs": LogRecord.DESCRIPTOR}
 RANGES = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
@@ -38,35 +43,69 @@ RANGES = {
 
 def from_json(body: bytes, signal: Signal, problems: Problems) -> list[Records]:
     """Return the records of an export; what cannot be read goes to `problems`. Raises NotOtlp."""
-    try:
-        export = json.loads(body.decode("utf-8-sig", "replace"), parse_int=_integer)
-    except (ValueError, RecursionError) as error:
-        raise NotOtlp(f"not JSON: {error or 'nested too deeply'}") from None
+    export = _loaded(body.decode("utf-8-sig", "replace"), problems)
     groups_name, scopes_name, records_name = NAMES[signal]
     if not isinstance(export, dict):
         raise NotOtlp("the body must be a JSON object")
     groups = _get(export, groups_name)
-    if groups is None and export:
+    if groups is None and not _has(export, groups_name) and export:
         for other, path in (("resourceSpans", "traces"), ("resourceLogs", "logs"), ("resourceMetrics", "metrics")):
             if _get(export, other) is not None:
                 raise NotOtlp(f"{other} belong to /v1/{path}, not to /v1/{signal}")
-        raise NotOtlp(f"not an OTLP export of {signal}: it has no {groups_name}, but {_list(export)}")
+        raise NotOtlp(f"not an OTLP export of {signal}: it has no {groups_name}, but {_names(export)}")
     found = []
     for group in _objects(groups, groups_name):
         if any(name.lower().startswith("instrumentationlibrary") for name in group):
             raise NotOtlp(LIBRARY)
-        resource = encode(_get(group, "resource") or {}, Resource.DESCRIPTOR, "resource")
+        resource = _shared(_get(group, "resource"), Resource.DESCRIPTOR, "resource", problems)
         for scope in _objects(_get(group, scopes_name), scopes_name):
             records = []
-            for number, record in enumerate(_objects(_get(scope, records_name), records_name)):
+            for number, record in enumerate(_list(_get(scope, records_name), records_name)):
                 try:
-                    records.append(encode(record, DESCRIPTORS[signal], f"{records_name}[{number}]"))
+                    records.append(encode(record, DESCRIPTORS[signal], f"{records_name}[{number}]", problems))
                 except NotOtlp as error:
                     problems.reject(f"cannot be read: {error}")
-            found.append(
-                Records(resource, encode(_get(scope, "scope") or {}, InstrumentationScope.DESCRIPTOR, "scope"), records)
-            )
+            of = _shared(_get(scope, "scope"), InstrumentationScope.DESCRIPTOR, "scope", problems)
+            found.append(Records(resource, of, records))
     return found
+
+
+def _loaded(text: str, problems: Problems) -> Any:
+    """Return JSON; what is nested too deeply for the interpreter is null."""
+    try:
+        try:
+            return json.loads(text, parse_int=_integer)
+        except RecursionError:
+            problems.note(TOO_DEEP)
+            return json.loads(_shallow(text), parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise NotOtlp(f"not JSON: {error}") from None
+
+
+def _shallow(text: str) -> str:
+    """Return JSON in which null is in place of what is nested more than DEEPEST_JSON deep."""
+    made = []
+    depth = start = 0
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*+"|[][{}]', text, re.DOTALL):
+        if token[0] in "[{":
+            depth += 1
+            if depth == DEEPEST_JSON:
+                made.append(text[start : token.start()])
+        elif token[0] in "]}":
+            depth -= 1
+            if depth == DEEPEST_JSON - 1:
+                made.append("null")
+                start = token.end()
+    return "".join([*made, text[start:]])
+
+
+def _shared(fields: Any, descriptor: Descriptor, where: str, problems: Problems) -> bytes:
+    """Return a resource or a scope, an empty one where it cannot be read."""
+    try:
+        return encode({} if fields is None else fields, descriptor, where, problems)
+    except NotOtlp as error:
+        problems.note(f"{LEFT_OUT}: {error}")
+        return b""
 
 
 def _integer(digits: str) -> int | float:
@@ -74,51 +113,74 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 400 else float(digits)
 
 
-def _list(export: dict[str, Any]) -> str:
+def _names(export: dict[str, Any]) -> str:
     return ", ".join(json.dumps(name)[:60] for name in list(export)[:5])
 
 
 def _get(fields: dict[str, Any], name: str) -> Any:
     """Return the field of a camelCase name, written that way or in snake_case."""
-    if name in fields:
-        return fields[name]
-    return fields.get("".join(f"_{c.lower()}" if c.isupper() else c for c in name))
+    return fields.get(name, fields.get(_snake(name)))
+
+
+def _has(fields: dict[str, Any], name: str) -> bool:
+    return name in fields or _snake(name) in fields
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise NotOtlp(f"{name} must be a list")
+    return value or []
 
 
 def _objects(value: Any, name: str) -> list[dict[str, Any]]:
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    found = _list(value, name)
+    if not all(isinstance(one, dict) for one in found):
         raise NotOtlp(f"{name} must be a list of objects")
-    return value
+    return found
 
 
-def encode(fields: Any, descriptor: Descriptor, where: str, depth: int = 0) -> bytes:
+def encode(fields: Any, descriptor: Descriptor, where: str, problems: Problems, depth: int = 0) -> bytes:
     """Return an object as the protobuf message of this descriptor. Raises NotOtlp, with where it is wrong."""
     if not isinstance(fields, dict):
         raise NotOtlp(f"{where} must be an object")
     made = bytearray()
+    known = _fields(descriptor)
     for name, value in fields.items():
-        field = descriptor.fields_by_camelcase_name.get(name) or descriptor.fields_by_name.get(name)
+        field = known.get(name)
         if field is None or value is None:
             continue
         if not field.is_repeated:
-            made += _field(value, field, f"{where}.{name}", depth)
+            made += _field(value, field, f"{where}.{name}", problems, depth)
         elif isinstance(value, list):
             for number, one in enumerate(value):
-                made += _field(one, field, f"{where}.{name}[{number}]", depth)
+                try:
+                    made += _field(one, field, f"{where}.{name}[{number}]", problems, depth)
+                except NotOtlp as error:
+                    if field.name != "attributes":
+                        raise
+                    problems.note(f"{LEFT_OUT}: {error}")
         else:
             raise NotOtlp(f"{where}.{name} must be a list")
     return bytes(made)
 
 
-def _field(value: Any, field: FieldDescriptor, where: str, depth: int) -> bytes:
+@cache
+def _fields(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
+    """Return the fields of a message by both of their names."""
+    return {**descriptor.fields_by_name, **descriptor.fields_by_camelcase_name}
+
+
+def _field(value: Any, field: FieldDescriptor, where: str, problems: Problems, depth: int) -> bytes:
     """Return one field with its tag."""
     kind = field.type
     if kind == FieldDescriptor.TYPE_MESSAGE:
         if depth >= DEEPEST:
             return b""
-        data = encode({} if value is None else value, field.message_type, where, depth + 1)
+        data = encode({} if value is None else value, field.message_type, where, problems, depth + 1)
     elif kind == FieldDescriptor.TYPE_STRING:
         data = text(value, where).encode()
     elif kind == FieldDescriptor.TYPE_BYTES:

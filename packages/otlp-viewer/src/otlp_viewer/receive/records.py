@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from otlp_viewer.receive import wire
 
 Signal = Literal["traces", "logs"]
+MOST_REASONS = 20
 
 
 class NotOtlp(ValueError):
@@ -36,6 +37,8 @@ class Problems:
         self.note(reason, count)
 
     def note(self, reason: str, count: int = 1) -> None:
+        if len(self.reasons) >= MOST_REASONS and reason not in self.reasons:
+            reason = "for other reasons"
         self.reasons[reason] = self.reasons.get(reason, 0) + count
 
     def sentence(self) -> str:
