@@ -1,7 +1,7 @@
 """What tracing costs at scale: a service at each sampling setting, the Collector, and many instances in front of one.
 
-python bench/scaling.py measures and prints tables for docs/scaling.md, in about two minutes. The Collector is measured
-where its program is found, as in the tests: OTELCOL, or otelcol-contrib in the path.
+docs/scaling.md explains the tables. The Collector is measured where its program is found, as in the tests: OTELCOL, or
+otelcol-contrib in the path.
 """
 
 from __future__ import annotations
@@ -101,16 +101,16 @@ def application() -> None:
     print(json.dumps(time.process_time() - began))
 
 
-def measure_application(url: str) -> dict[str, dict[str, float]]:
+def measure_application(url: str, rounds: int) -> dict[str, dict[str, float]]:
     """CPU and bytes of a request at each setting: medians of rounds in turns."""
     cpu: dict[str, list[float]] = {name: [] for name in SETTINGS}
     sent: dict[str, list[int]] = {name: [] for name in SETTINGS}
     base = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "HONEYCOMB_"))}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, setting in SETTINGS.items():
             before = Sink.taken
             done = subprocess.run(
-                [sys.executable, __file__, "application"],
+                [sys.executable, __file__],
                 env={**base, "OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_LOGS_EXPORTER": "none", **setting},
                 capture_output=True,
                 text=True,
@@ -249,49 +249,65 @@ def simulate(instances: int, capacity: float) -> dict[str, float]:
     return {"spans": made / SECONDS, "largest": largest, "lost": lost / made, "caught_up": caught_up}
 
 
-def main() -> None:
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """Tables of docs/scaling.md; those of the Collector where its program is found."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
-
-    figures = measure_application(url)
-    untraced = figures["untraced"]["cpu"]
-    print("| Setting | CPU hours for a million requests | more than untraced | GB sent | Events at Honeycomb |")
-    print("| --- | --- | --- | --- | --- |")
+    figures = measure_application(url, 1 if quick else ROUNDS)
+    untraced, traced = figures["untraced"]["cpu"], figures["every trace"]["cpu"]
     rates = {"untraced": 0.0, "every trace": 1.0, "one in 10": 0.1, "one in 100": 0.01}
-    for name, each in figures.items():
-        hours, more = each["cpu"] / 3600 * 1e6, (each["cpu"] - untraced) / 3600 * 1e6
-        events = rates[name] * SPANS_A_REQUEST * 1e6
-        print(f"| {name} | {hours:.3f} | {more:.3f} | {each['bytes'] / 1e3:.2f} | {events:,.0f} |")
-
-    span = (figures["every trace"]["cpu"] - untraced) / SPANS_A_REQUEST
-    print("\n| Services in a request | Spans | CPU hours for a million | Events, every trace | Events, one in 10 |")
-    print("| --- | --- | --- | --- | --- |")
+    tables: list[dict[str, Any]] = [
+        {
+            "title": "A million requests with three spans each",
+            "columns": ["Setting", "CPU hours", "more than untraced", "GB sent", "Events at Honeycomb"],
+            "rows": [
+                [
+                    name,
+                    f"{each['cpu'] / 3600 * 1e6:.3f}",
+                    f"{(each['cpu'] - untraced) / 3600 * 1e6:.3f}",
+                    f"{each['bytes'] / 1e3:.2f}",
+                    f"{rates[name] * SPANS_A_REQUEST * 1e6:,.0f}",
+                ]
+                for name, each in figures.items()
+            ],
+        }
+    ]
+    rows = []
     for services in (1, 2, 5, 10, 20):
         spans = SPANS_A_REQUEST * services + services - 1  # and a client span for each call between two
-        print(f"| {services} | {spans} | {span * spans / 3600 * 1e6:.2f} | {spans} million | {spans / 10} million |")
-
-    program = collector_program()
+        hours = (traced - untraced) / SPANS_A_REQUEST * spans / 3600 * 1e6
+        rows.append([services, spans, f"{hours:.2f}", f"{spans} million", f"{spans / 10:g} million"])
+    columns = ["Services in a request", "Spans", "CPU hours for a million", "Events, every trace", "Events, one in 10"]
+    tables.append({"title": "More services", "columns": columns, "rows": rows})
+    program = None if quick else collector_program()
     if program is None:
-        print("\nNo Collector here.")
-        return
+        return tables
     collector = measure_collector(program, url)
     a_core = 1e6 / collector["cpu"]
-    print(
-        f"\nCollector: {collector['cpu']:.1f} CPU seconds for a million spans: {a_core:,.0f} spans a second on a core;"
-        f" {collector['accepted']:,.0f} a second accepted here; {collector['memory']:.0f} MiB at most"
+    tables.append(
+        {
+            "title": "One Collector",
+            "columns": ["", "Figure"],
+            "rows": [
+                ["CPU seconds for a million spans", f"{collector['cpu']:.1f}"],
+                ["Spans a second on one core", f"{a_core:,.0f}"],
+                ["Spans a second accepted here, beside their senders", f"{collector['accepted']:,.0f}"],
+                ["Memory at that rate, MiB", f"{collector['memory']:.0f}"],
+            ],
+        }
     )
-    print("\n| Instances | Spans a second | Collector's CPU | Fullest queue | Spans lost | Caught up after |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    rows = []
     for instances in (1, 10, 100, 200, 500, 1000):
         result = simulate(instances, a_core * CORES)
         use = result["spans"] / (a_core * CORES)
         caught_up = "never" if math.isnan(result["caught_up"]) else f"{result['caught_up']:.1f} s"
-        print(
-            f"| {instances:,} | {result['spans']:,.0f} | {use:.0%} | {result['largest']:,.0f}"
-            f" | {result['lost']:.1%} | {caught_up} |"
-        )
+        fullest, lost = f"{result['largest']:,.0f}", f"{result['lost']:.1%}"
+        rows.append([f"{instances:,}", f"{result['spans']:,.0f}", f"{use:.0%}", fullest, lost, caught_up])
+    columns = ["Instances", "Spans a second", "Collector's CPU", "Fullest queue", "Spans lost", "Caught up after"]
+    tables.append({"title": "Simulation of many instances", "columns": columns, "rows": rows})
+    return tables
 
 
 if __name__ == "__main__":
-    application() if sys.argv[1:] == ["application"] else main()
+    application()
