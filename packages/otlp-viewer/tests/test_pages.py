@@ -231,6 +231,13 @@ def test_the_legend_of_many_lines_opens(client: FlaskClient, store: Store) -> No
     assert len(re.findall(r'<path class="line [^"]*extra"', answer)) == 12
 
 
+def test_the_axis_of_a_count_names_whole_numbers(client: FlaskClient, store: Store) -> None:
+    add(store, [span(1), span(2, at=3.0)])
+    answer = client.get(asked({}), headers=HTML).text
+    marks = re.findall(r'text-anchor="end">([^<]*)<', answer)
+    assert marks == ["0", "1"]
+
+
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
 def test_every_question_can_be_asked_before_its_fields_exist(client: FlaskClient, store: Store, question: Any) -> None:
     add(store, [span(1, **{"http.route": "/a", "http.response.status_code": 200})])

@@ -133,7 +133,8 @@ def lines(answer: Answer, made: Calculation, axis: Axis) -> Lines | None:
         at = dict.fromkeys(range(axis.columns), 0.0) | line if made.op == "COUNT" else line
         path, dots = _path(at, axis, down)
         drawn.append(Line(group, path, dots, sorted(line.items())))
-    return Lines(made.name, drawn, [Mark(down(value), value) for value in _round_values(low, high, 3)])
+    marks = [value for value in _round_values(low, high, 3) if made.op != "COUNT" or float(value).is_integer()]
+    return Lines(made.name, drawn, [Mark(down(value), value) for value in marks])
 
 
 def _path(values: Mapping[int, float], axis: Axis, down: Any) -> tuple[str, list[tuple[float, float]]]:
