@@ -157,7 +157,10 @@ def situation(traced: str, state: str, flags: list[str], end: signal.Signals, re
             text = log.read_text(errors="replace")
         finally:
             collector.close()
-    reported = sum(int(count.replace(",", "")) for count in re.findall(r"([\d,]+) spans? (?:was |were )?lost", text))
+    reported = sum(
+        int(count.replace(",", ""))
+        for count in re.findall(r"([\d,]+) spans? (?:(?:was |were )?lost|sent without an answer)", text)
+    )
     # The request that waits for the start is one more.
     return {"made": answered + 1, "arrived": collector.spans, "reported": reported, "took": took, "stopped": stopped}
 
@@ -185,6 +188,6 @@ def measure(quick: bool) -> list[dict[str, Any]]:
                 ),
             ],
             "rows": rows,
-            "note": "Spans: arrived / reported lost in the log / lost in silence. Requests and stop are in seconds.",
+            "note": "Spans: arrived / reported in the log as lost or unanswered / lost in silence.",
         }
     ]
