@@ -157,10 +157,8 @@ def situation(traced: str, state: str, flags: list[str], end: signal.Signals, re
             text = log.read_text(errors="replace")
         finally:
             collector.close()
-    reported = sum(
-        int(count.replace(",", ""))
-        for count in re.findall(r"([\d,]+) spans? (?:(?:was |were )?lost|sent without an answer)", text)
-    )
+    counts = re.findall(r"([\d,]+) spans? (?:were |was )?(?:lost|sent without an answer)", text)
+    reported = sum(int(count.replace(",", "")) for count in counts)
     # The request that waits for the start is one more.
     return {"made": answered + 1, "arrived": collector.spans, "reported": reported, "took": took, "stopped": stopped}
 
