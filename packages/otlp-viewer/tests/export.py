@@ -1,4 +1,4 @@
-"""Makes exports in OTLP's JSON."""
+"""Makes exports in OTLP's JSON, and spans of the same trace as wide events."""
 
 from typing import Any
 
@@ -38,3 +38,20 @@ def export(*spans: dict[str, Any], service: str = "backend") -> dict[str, Any]:
     resource = {"attributes": attributes(service__name=service, app__where="resource")}
     scope = {"name": "backend", "version": "1.0"}
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": list(spans)}]}]}
+
+
+def event(number: int, parent: int = 0, trace: str = TRACE, **fields: Any) -> dict[str, Any]:
+    """A span of TRACE as a wide event."""
+    span = {
+        "time": f"2026-01-02T03:04:05.{number:06}Z",
+        "name": f"span-{number}",
+        "duration_ms": 2.5,
+        "trace.trace_id": trace,
+        "trace.span_id": f"{number:016x}",
+        "service.name": "backend",
+        "error": False,
+        "events": [],
+    }
+    if parent:
+        span["trace.parent_id"] = f"{parent:016x}"
+    return span | fields

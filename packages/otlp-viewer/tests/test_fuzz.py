@@ -17,7 +17,7 @@ from otlp_viewer.store import Store
 from otlp_viewer.web.app import create_app
 from sender import add, add_logs
 
-TRIES = int(os.environ.get("FUZZ_TRIES", "300"))
+TRIES = int(os.environ.get("FUZZ_TRIES", "150"))
 THOROUGH = settings(
     max_examples=TRIES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, database=None
 )

@@ -9,28 +9,10 @@ from typing import Any
 
 import pytest
 from by_hand import LATENCY, NOON, generated, span
-from export import TRACE
+from export import TRACE, event
 from otlp_viewer.model import LogFilter, TraceFilter
 from otlp_viewer.store import Store
 from sender import add, add_logs, ask, trace
-
-
-def event(number: int, parent: int = 0, trace: str = TRACE, **fields: Any) -> dict[str, Any]:
-    """A span as the store keeps it."""
-    span = {
-        "time": f"2026-01-02T03:04:05.{number:06}Z",
-        "name": f"span-{number}",
-        "duration_ms": 2.5,
-        "trace.trace_id": trace,
-        "trace.span_id": f"{number:016x}",
-        "service.name": "backend",
-        "error": False,
-        "events": [],
-    }
-    if parent:
-        span["trace.parent_id"] = f"{parent:016x}"
-    return span | fields
-
 
 # What is kept
 

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from export import TRACE
+from export import TRACE, event
 from otlp_viewer import terminal
 from otlp_viewer.store import Store
 from sender import add
@@ -17,23 +17,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def event(number: int, parent: int = 0, trace: str = TRACE, **fields: Any) -> dict[str, Any]:
-    """A span as the store keeps it."""
-    span = {
-        "time": f"2026-01-02T03:04:05.{number:06}Z",
-        "name": f"span-{number}",
-        "duration_ms": 2.5,
-        "trace.trace_id": trace,
-        "trace.span_id": f"{number:016x}",
-        "service.name": "backend",
-        "error": False,
-        "events": [],
-    }
-    if parent:
-        span["trace.parent_id"] = f"{parent:016x}"
-    return span | fields
 
 
 def rendered(*spans: dict[str, Any], color: bool = False) -> str:
