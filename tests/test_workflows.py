@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import tomllib
 import uuid
@@ -107,6 +110,22 @@ def test_the_command_that_marks_a_deploy_is_valid(default_project: Path) -> None
 Ran = Callable[[Path], list[subprocess.CompletedProcess[str]]]
 
 
+def run_step(script: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a step, and end what it leaves in the background, as the runner does at the end of a job."""
+    with (folder / "step.log").open("w+") as output:
+        command = ["bash", "-e", "-c", script]
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(**env), stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            status = process.wait(600)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        output.seek(0)
+        return subprocess.CompletedProcess(command, status, output.read())
+
+
 @pytest.fixture
 def image_job(engine: None) -> Iterator[Ran]:  # noqa: F811
     """Run the steps of the project's job "image" as GitHub's runner would, up to the one that fails."""
@@ -115,11 +134,13 @@ def image_job(engine: None) -> Iterator[Ran]:  # noqa: F811
 
     def image_job(project: Path) -> list[subprocess.CompletedProcess[str]]:
         job = jobs(project / ".github/workflows/ci.yml")["image"]
-        env.update(job["env"], COMPOSE_PROJECT_NAME=name, PORT=str(free_ports(1)[0]), folder=str(project))
+        port, receiver = map(str, free_ports(2))
+        settings = {key: value.replace("4318", receiver) for key, value in job["env"].items()}
+        env.update(settings, COMPOSE_PROJECT_NAME=name, PORT=port, folder=str(project))
         done: list[subprocess.CompletedProcess[str]] = []
         for step in job["steps"]:
             if "run" in step and "if" not in step and not (done and done[-1].returncode):
-                done.append(run("bash", "-e", "-c", step["run"], cwd=project, check=False, **env))
+                done.append(run_step(step["run"].replace("4318", receiver), project, env))
         return done
 
     yield image_job
