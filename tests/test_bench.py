@@ -22,6 +22,9 @@ def test_the_report_is_made_of_the_figures() -> None:
     figures = json.loads((BENCH / "figures.json").read_text("utf-8"))
     assert figures.keys() == main.PARTS.keys()
     assert main.report(figures) == (BENCH / "RESULTS.md").read_text("utf-8")
+    page = (ROOT / "docs" / "scaling.md").read_text("utf-8")
+    for table in figures["scaling"]["tables"]:
+        assert main.markdown(table).partition("\n\n")[2] in page
 
 
 @pytest.mark.parametrize("part", ["cost", "delivery", "viewer", "scaling"])
