@@ -244,6 +244,13 @@ class Namespace:
 
     def delete(self) -> None:
         self.kubectl("delete", "namespace", self.name, "--timeout=120s", check=False)
+        volumes = json.loads(self.cluster.kubectl("get", "persistentvolumes", "--output=json").stdout)["items"]
+        for volume in volumes:  # a cluster that retains them would run out of volumes
+            if volume["spec"].get("claimRef", {}).get("namespace") == self.name:
+                free = '{"spec": {"claimRef": null}}'
+                self.cluster.kubectl(
+                    "patch", "persistentvolume", volume["metadata"]["name"], "--patch", free, check=False
+                )
         for folder in (self.project / "deploy/kubernetes").glob(f"test-{self.name}-*"):
             shutil.rmtree(folder)
 
