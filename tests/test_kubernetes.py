@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -29,7 +28,6 @@ from receiver import eventually
 
 HERE = Path(__file__).parent / "kubernetes"
 CLUSTER_UP = ROOT.parent / "shared/kubernetes/cluster-up"
-API_SERVER = ("10.250.0.1", 6443)  # of the cluster that cluster-up starts
 COLLECTOR = ROOT.parent / "shared/collector/collector"
 COLLECTOR_IMAGE = "otel/opentelemetry-collector-contrib"
 KEY = "hcaik_01marked00key0that0must0never0be0shown00000000000000000000"
@@ -56,14 +54,6 @@ class Cluster:
         return run("kubectl", *arguments, check=check, env=self.env, **options)
 
 
-def listening(address: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(address, timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster; one that was started here is stopped at the end."""
@@ -77,12 +67,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         return
     if not CLUSTER_UP.exists():
         pytest.fail("name a context of kubectl in KUBERNETES_CONTEXT")
-    ran_before = listening(API_SERVER)
-    if not ran_before:  # a second call would end kube-proxy
-        run(str(CLUSTER_UP))
     found = re.search(r"export KUBECONFIG=(\S+) PATH=(\S+):\$PATH", CLUSTER_UP.read_text())
     assert found
     env = environment(KUBECONFIG=found[1], PATH=f"{found[2]}:{os.environ['PATH']}")
+    ready = ["kubectl", "get", "--raw=/readyz", "--request-timeout=5s"]
+    ran_before = Path(found[1]).exists() and run(*ready, check=False, env=env).returncode == 0
+    if not ran_before:  # a second call would end kube-proxy
+        run(str(CLUSTER_UP))
     try:
         with pods_reaching_each_other():
             yield Cluster(env, [str(CLUSTER_UP), "--load"])
