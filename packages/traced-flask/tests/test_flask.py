@@ -203,14 +203,14 @@ def test_requests_in_threads_keep_to_their_own_spans(recorder: Recorder) -> None
     app = recorder.app()
     barrier = threading.Barrier(8, timeout=30)
 
-    @app.get("/work/<int:number>")
+    @app.get("/jobs/<int:number>")
     def work(number: int) -> str:
         barrier.wait()
         with recorder.tracer.start_as_current_span(f"work {number}"):
             barrier.wait()
         return ""
 
-    threads = [threading.Thread(target=app.test_client().get, args=[f"/work/{number}"]) for number in range(8)]
+    threads = [threading.Thread(target=app.test_client().get, args=[f"/jobs/{number}"]) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -220,7 +220,7 @@ def test_requests_in_threads_keep_to_their_own_spans(recorder: Recorder) -> None
     assert len(requests) == len(children) == 8
     for child in children:
         assert child.parent
-        assert attributes(requests[child.parent.span_id])["url.path"] == child.name.replace("work ", "/work/")
+        assert attributes(requests[child.parent.span_id])["url.path"] == child.name.replace("work ", "/jobs/")
 
 
 def test_a_copied_request_context_does_not_end_the_span(recorder: Recorder) -> None:
