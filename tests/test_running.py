@@ -194,6 +194,9 @@ def test_traffic_prints_what_was_answered(project: Running, folder: Path) -> Non
     assert {row[0]: row[1] for row in rows}["/api/activities/home"] == "200", done.stderr
     assert {row[1] for row in rows} <= {"200", "404", "500"}
     assert len(rows) >= 4
+    lines = [line.split("| ")[-1] for line in project.output().splitlines() if "HTTP/1.1" in line]
+    assert any('" 404 ' in line for line in lines), "errors are printed"
+    assert not [line for line in lines if '" 200 ' in line]
 
 
 def test_the_queries_ask_for_columns_that_spans_have(project: Running, folder: Path) -> None:
