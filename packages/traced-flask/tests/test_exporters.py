@@ -193,6 +193,39 @@ with trace.get_tracer("a").start_as_current_span("last"):
     assert len(done.stderr.splitlines()) == (0 if status == 200 else 2), done.stderr
 
 
+def test_force_flush_of_a_provider_waits_for_the_delivery(receiver: Receiver) -> None:
+    """A process of multiprocessing ends without exit handlers, so that is its only chance."""
+    body = """
+from opentelemetry.sdk._logs import LoggerProvider
+from traced_flask import BatchLogRecordProcessor, BatchSpanProcessor
+import multiprocessing
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=60_000))
+logs = LoggerProvider(shutdown_on_exit=False)
+logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(), schedule_delay_millis=60_000))
+def work():
+    provider.get_tracer("a").start_span("in a process").end()
+    logs.get_logger("a").emit(body="in a process")
+    print(provider.force_flush(), logs.force_flush())
+process = multiprocessing.get_context("fork").Process(target=work)
+process.start()
+process.join()
+"""
+    answers = []
+    for status in (200, 503):
+        receiver.answer = answering(status)
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM + body],
+            env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        answers.append(done.stdout.strip())
+    assert answers == ["True True", "False False"], done.stderr
+    assert {received.path for received in receiver.received[:2]} == {"/v1/traces", "/v1/logs"}
+
+
 def test_a_program_whose_first_batch_is_its_last_delivers_it(receiver: Receiver) -> None:
     """Since Python 3.12 the thread that sends it can no longer be started."""
     body = "with trace.get_tracer('a').start_as_current_span('only'):\n    pass\n"

@@ -2,7 +2,7 @@
 
 Each name takes the place of OpenTelemetry's part of the same name, or adds to it:
 
-    from traced_flask import FlaskInstrumentor, OTLPSpanExporter
+    from traced_flask import BatchSpanProcessor, FlaskInstrumentor, OTLPSpanExporter
 
     trace.set_tracer_provider(provider := TracerProvider())
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -20,12 +20,15 @@ from traced_flask.exporters import OTLPLogExporter, OTLPSpanExporter  # noqa: E4
 from traced_flask.flask import FlaskInstrumentor  # noqa: E402
 from traced_flask.links import trace_url  # noqa: E402
 from traced_flask.logs import LoggingHandler, log_to_stderr  # noqa: E402
+from traced_flask.processors import BatchLogRecordProcessor, BatchSpanProcessor  # noqa: E402
 from traced_flask.redaction import redact_query  # noqa: E402
 from traced_flask.routes import destinations  # noqa: E402
 from traced_flask.sampling import sampler  # noqa: E402
 from traced_flask.setup import shutdown_at_exit  # noqa: E402
 
 __all__ = [
+    "BatchLogRecordProcessor",
+    "BatchSpanProcessor",
     "FlaskInstrumentor",
     "LoggingHandler",
     "OTLPLogExporter",
