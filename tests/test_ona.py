@@ -1,6 +1,6 @@
 """What Ona runs: each file has the form that Ona documents, and its commands do what their names say.
 
-There is no published schema to check against offline. AUTOMATIONS is what the documentation says of the parts in use.
+Ona publishes its schema on its site alone. AUTOMATIONS is what it says of the parts in use.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ TRIGGERS = {
     "items": {"enum": ["postEnvironmentStart", "postDevcontainerStart", "prebuild", "manual"]},
     "uniqueItems": True,
 }
+KEYS = {"pattern": "^[a-zA-Z0-9_-]{1,128}$"}
 ABOUT: dict[str, Any] = {
     "name": {"type": "string", "minLength": 1, "maxLength": 80},
     "description": {"type": "string", "maxLength": 1000},
@@ -35,6 +36,7 @@ AUTOMATIONS = {
     "required": ["services", "tasks"],
     "properties": {
         "services": {
+            "propertyNames": KEYS,
             "additionalProperties": {
                 "type": "object",
                 "additionalProperties": False,
@@ -51,6 +53,7 @@ AUTOMATIONS = {
             },
         },
         "tasks": {
+            "propertyNames": KEYS,
             "additionalProperties": {
                 "type": "object",
                 "additionalProperties": False,
