@@ -1,8 +1,9 @@
 """Lays out a trace as a waterfall: tree order, clocks that differ, work that outlasts its parent, the critical path."""
 
+import itertools
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from otlp_viewer import tree
 from otlp_viewer.model import SpanOutline
@@ -26,10 +27,8 @@ class Row:
     """Moved where its clock differs."""
     end_ns: int
     note: str = ""
-    critical: list[tuple[int, int]] = field(default_factory=list)
-    """Where the span is what the trace waits for: from and to, in nanoseconds since 1970."""
-    moved: bool = False
-    children: int = 0
+    waited: tuple[int, int] | None = None
+    """From when to when the trace waits for the span or what it called; None where it never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,6 @@ class Skew:
     service: str
     behind_ns: int
     """How far the clock is behind; negative when it is ahead."""
-    spans: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +63,19 @@ def lay_out(spans: Sequence[SpanOutline], aligned: bool = True) -> Waterfall:
         parent = above[-1] if above else -1
         start = span.start_ns
         rows.append(Row(span, node.depth, parent, start, start + round(span.duration_ms * 1e6), node.note))
-        if parent >= 0:
-            rows[parent].children += 1
         above.append(len(rows) - 1)
     skews = _align(rows, move=aligned)
     _remark(rows)
-    _find_critical_path(rows)
+    waited = _find_critical_path(rows)
     start = min(row.start_ns for row in rows)
     length = max(max(row.end_ns for row in rows) - start, 1)
-    waited: dict[str, int] = {}
-    for row in rows:
-        for at, to in row.critical:
-            waited[row.span.service] = waited.get(row.span.service, 0) + to - at
     roots = [row for row in rows if row.span.parent_id is None]
     return Waterfall(
         rows,
         start,
         length,
         skews,
-        {name: waited[name] / 1e6 for name in sorted(waited, key=lambda name: -waited[name])},
+        {name: waited[name] / 1e6 for name in sorted(waited, key=lambda name: -waited[name]) if waited[name]},
         len(roots),
         roots[0].span.duration_ms if len(roots) == 1 else length / 1e6,
     )
@@ -113,8 +105,7 @@ def _align(rows: Sequence[Row], move: bool) -> list[Skew]:
             if move:
                 row.start_ns += shift
                 row.end_ns += shift
-                row.moved = True
-    return [Skew(name, round(statistics.median(each)), len(each)) for name, each in found.items()]
+    return [Skew(name, round(statistics.median(each))) for name, each in found.items()]
 
 
 def _remark(rows: Sequence[Row]) -> None:
@@ -130,33 +121,47 @@ def _remark(rows: Sequence[Row]) -> None:
             row.note = "outlasts its parent"
 
 
-def _find_critical_path(rows: Sequence[Row]) -> None:
-    """Find when each span was what its trace waited for.
+def _find_critical_path(rows: Sequence[Row]) -> dict[str, int]:
+    """Find from when to when the trace waits for each span; return for how long it waits for each service itself.
 
     Back from the end of the longest root: the child that ends last is what was waited for, then whatever ended last
     before that child began, and where no child runs it is the span itself.
     """
     roots = [number for number, row in enumerate(rows) if row.span.parent_id is None]
     if not roots:
-        return
-    below: list[list[int]] = [[] for _ in rows]
+        return {}
+    below: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
-        if row.parent >= 0:
-            below[row.parent].append(number)
+        below.setdefault(row.parent, []).append(number)
     root = max(roots, key=lambda number: rows[number].end_ns - rows[number].start_ns)
     waiting = [(root, rows[root].start_ns, rows[root].end_ns)]
+    alone: dict[str, int] = {}
     while waiting:
         number, since, until = waiting.pop()
-        for child in sorted(below[number], key=lambda number: rows[number].end_ns, reverse=True):
+        row = rows[number]
+        row.waited = since, until
+        for child in sorted(below.get(number, ()), key=lambda number: rows[number].end_ns, reverse=True):
             began, ended = max(rows[child].start_ns, since), min(rows[child].end_ns, until)
-            if ended <= began:
-                continue
-            if until > ended:
-                rows[number].critical.append((ended, until))
-            waiting.append((child, began, ended))
-            until = began
-        if until > since:
-            rows[number].critical.append((since, until))
+            if ended > began:
+                waiting.append((child, began, ended))
+                alone[row.span.service] = alone.get(row.span.service, 0) + until - ended
+                until = began
+        alone[row.span.service] = alone.get(row.span.service, 0) + until - since
+    return alone
+
+
+def critical(rows: Sequence[Row], numbers: Iterable[int]) -> dict[int, list[tuple[int, int]]]:
+    """Return from when to when the trace waits for rows themselves: for their spans, and for none of their children."""
+    below: dict[int, list[tuple[int, int]]] = {number: [] for number in numbers}
+    for row in rows:
+        if row.waited and row.parent in below:
+            below[row.parent].append(row.waited)
+    found = {}
+    for number, windows in below.items():
+        waited = rows[number].waited
+        borders = [waited[0], *itertools.chain(*sorted(windows)), waited[1]] if waited else []
+        found[number] = [(at, to) for at, to in zip(borders[::2], borders[1::2], strict=True) if to > at]
+    return found
 
 
 def about(span: SpanOutline) -> str:
@@ -167,56 +172,60 @@ def about(span: SpanOutline) -> str:
 def outline(
     chart: Waterfall, keys: Sequence[str], slots: Mapping[str, int], log_marks: Mapping[str, tuple[int, int]]
 ) -> dict[str, object]:
-    """Return the waterfall for the page's script: columns with a value for each row, times in nanoseconds.
+    """Return the waterfall for the page's script: lists with a value for each row, and what few rows have by row.
 
+    Times are in nanoseconds. `start` and `row` are differences from the row before, which makes them short. `waited` is
+    1 for a span that the trace waits for as long as it lasts; `partly` has from when and how long for the others.
     `keys` address the rows' spans; `slots` are the services' colors, `log_marks` the
     number of logs and their highest severity number by span id.
     """
     names: dict[str, int] = {}
     texts: dict[str, int] = {"": 0}
     services: dict[str, int] = {}
-    name, service, text, note, start, took = [], [], [], [], [], []
-    critical: dict[int, list[int]] = {}
+    name, service, text, start, took, stored, waited = [], [], [], [], [], [], []
+    partly: dict[int, tuple[int, int]] = {}
+    notes: dict[int, str] = {}
     events: dict[int, list[int]] = {}
     logs: dict[int, tuple[int, int]] = {}
-    status: dict[int, object] = {}
-    first = chart.start_ns
+    before, before_row = chart.start_ns, 0
     for number, row in enumerate(chart.rows):
         span = row.span
         name.append(names.setdefault(span.name, len(names)))
         service.append(services.setdefault(span.service, len(services)))
         text.append(texts.setdefault(about(span)[:200], len(texts)))
-        note.append(texts.setdefault(row.note, len(texts)))
-        start.append(row.start_ns - first)
+        start.append(row.start_ns - before)
         took.append(row.end_ns - row.start_ns)
-        if row.critical:
-            critical[number] = [part for at, to in row.critical for part in (at - first, to - at)]
+        stored.append(span.row - before_row)
+        before, before_row = row.start_ns, span.row
+        waited.append(1 if row.waited == (row.start_ns, row.end_ns) else 0)
+        if row.waited and not waited[-1]:
+            partly[number] = row.waited[0] - chart.start_ns, row.waited[1] - row.waited[0]
+        if row.note:
+            notes[number] = row.note
         if span.event_times_ns:
-            shift = row.start_ns - span.start_ns
-            events[number] = [at + shift - first for at in span.event_times_ns[:50]]
+            shift = row.start_ns - span.start_ns - chart.start_ns
+            events[number] = [at + shift for at in span.event_times_ns[:50]]
         if span.span_id in log_marks:
             logs[number] = log_marks[span.span_id]
-        if span.status is not None:
-            status[number] = span.status
     return {
         "names": [one[:200] for one in names],
         "texts": list(texts),
         "services": [[one[:100], slots[one]] for one in services],
         "length": chart.length_ns,
         "key": keys,
-        "row": [row.span.row for row in chart.rows],
+        "row": stored,
         "name": name,
         "service": service,
         "text": text,
-        "note": note,
         "depth": [row.depth for row in chart.rows],
         "start": start,
         "took": took,
+        "waited": waited,
+        "partly": partly,
         "error": [number for number, row in enumerate(chart.rows) if row.span.error],
-        "critical": critical,
+        "notes": notes,
         "events": events,
         "logs": logs,
-        "status": status,
     }
 
 

@@ -34,15 +34,6 @@ def add(blueprint: Blueprint, site: Site) -> None:
     def trace(trace_id: str) -> AnyResponse:
         return unless_same(site, lambda: _page(site, trace_id.lower()))
 
-    @blueprint.get("/traces/<trace_id>/outline")
-    def outline(trace_id: str) -> AnyResponse:
-        """The waterfall's rows for the page's script."""
-        found, chart, keys = _laid_out(site, trace_id.lower())
-        rows = waterfall.outline(
-            chart, keys, site.colors.of(found.summary.services), _log_marks(site, trace_id.lower())
-        )
-        return jsonify(rows | {"complete": found.summary.complete})
-
     @blueprint.get("/traces/<trace_id>/spans/<key>")
     def span(trace_id: str, key: str) -> str:
         """The details of one span, for the page's script."""
@@ -93,6 +84,7 @@ def _page(site: Site, trace_id: str) -> str:
     if chosen is None:
         key, chosen = keys[0], _span(site, trace_id, keys[0])
     first = whole(parameter("from"), 0, len(keys) - 1)
+    numbers = range(first, min(first + ROWS_ON_A_PAGE, len(keys)))
     logs = site.store.logs(MOST_LOGS + 1, LogFilter(trace_id=trace_id))
     fresh = time.time() - summary.start_ns / 1e9 < FRESH_SECONDS
     return render_template(
@@ -100,7 +92,7 @@ def _page(site: Site, trace_id: str) -> str:
         page="traces",
         trace=summary,
         chart=chart,
-        rows=list(zip(keys, chart.rows, strict=True))[first : first + ROWS_ON_A_PAGE],
+        rows=[(keys[at], chart.rows[at], critical) for at, critical in waterfall.critical(chart.rows, numbers).items()],
         first=first,
         rows_on_a_page=ROWS_ON_A_PAGE,
         errors=sum(row.span.error for row in chart.rows),

@@ -14,13 +14,13 @@ export function drawScale(svg, [from, to], length) {
     text.setAttribute("y", 13);
     text.setAttribute("text-anchor", x < 0.03 ? "start" : "middle");
     if (index % 2) text.classList.add("between");
-    text.textContent = duration(Math.abs(at) < step * 1e-6 ? 0 : at / 1000).replace(/\.(\d*?)0+(?=\D)/, (_, rest) => rest ? `.${rest}` : "");
+    text.textContent = duration(Math.abs(at) < step * 1e-6 ? 0 : at / 1e6).replace(/\.(\d*?)0+(?=\D)/, (_, rest) => rest ? `.${rest}` : "");
     return text;
   }));
 }
 
 export class Overview {
-  // `zoomed` is called with from and to, in microseconds, when the reader has dragged over a part.
+  // `zoomed` is called with from and to, in nanoseconds, when the reader has dragged over a part.
   constructor(canvas, zoomed) {
     this.canvas = canvas;
     this.zoomed = zoomed;

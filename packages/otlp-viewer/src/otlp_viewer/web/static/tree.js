@@ -31,10 +31,8 @@ export class Tree {
     const closed = new Set(this.data ? this.closedKeys() : []);
     const cursor = this.data && this.data.key[this.cursor], chosen = this.data && this.data.key[this.chosen];
     const n = data.key.length, stack = [];
-    // Nanoseconds make short JSON; all else here is in microseconds.
-    data.start = data.start.map((at) => at / 1000);
-    data.took = data.took.map((at) => at / 1000);
-    data.length /= 1000;
+    // Times are in nanoseconds. These two come as differences from the row before.
+    for (const name of ["start", "row"]) { let at = 0; data[name] = data[name].map((by) => at += by); }
     this.data = data;
     this.errors = new Set(data.error);
     this.parent = new Int32Array(n).fill(-1);
@@ -164,34 +162,49 @@ export class Tree {
     const mark = make("span", `mark s${service[1]}`);
     mark.setAttribute("aria-hidden", "true");
     label.append(twist, mark, make("span", "name", data.names[data.name[row]] || "(no name)"));
-    if (this.parent[row] < 0 || data.service[this.parent[row]] !== data.service[row]) label.append(" ", make("span", "quiet", service[0]));
-    if (data.depth[row] > 14) label.append(" ", make("span", "quiet", `+${data.depth[row] - 14} deeper`));
     if (this.closed[row]) label.append(" ", make("span", "tag", `+${count(this.end[row] - row - 1)}`));
-    if (data.texts[data.note[row]]) label.append(" ", make("span", "remark", data.texts[data.note[row]]));
     if (failed) label.append(" ", make("span", "bad", "error"));
+    if (data.notes[row]) label.append(" ", make("span", "remark", data.notes[row]));
     const logs = data.logs[row];
     if (logs) label.append(" ", make("span", `tag${logs[1] >= 17 ? " bad" : logs[1] >= 13 ? " warn" : ""}`, `${count(logs[0])} log${logs[0] === 1 ? "" : "s"}`));
+    if (this.parent[row] < 0 || data.service[this.parent[row]] !== data.service[row]) label.append(" ", make("span", "quiet", service[0]));
+    if (data.depth[row] > 14) label.append(" ", make("span", "quiet", `+${data.depth[row] - 14} deeper`));
     if (data.texts[data.text[row]]) label.append(" ", make("span", "quiet", data.texts[data.text[row]]));
     label.title = `${data.names[data.name[row]]} · ${service[0]}`;
-    element.append(label, this.bar(row, service[1]), make("span", "took", duration(data.took[row] / 1000)));
+    element.append(label, this.bar(row, service[1]), make("span", "took", duration(data.took[row] / 1e6)));
     return element;
+  }
+
+  // From when to when the trace waits for the row itself: for the row, and for none of its children.
+  critical(row) {
+    const { data } = this, waited = (one) => data.partly[one] || (data.waited[one] ? [data.start[one], data.took[one]] : null);
+    const whole = waited(row), below = [], found = [];
+    if (!whole) return found;
+    for (let child = row + 1; child < this.end[row]; child = this.end[child]) if (waited(child)) below.push(waited(child));
+    const near = (this.zoom[1] - this.zoom[0]) / 2000;  // too near to be told apart
+    let at = whole[0];
+    for (const [start, took] of [...below.sort((a, b) => a[0] - b[0]), [whole[0] + whole[1], 0]]) {
+      const last = found.at(-1);
+      if (start > at && last && at - last[1] < near) last[1] = start;
+      else if (start > at) found.push([at, start]);
+      at = start + took;
+    }
+    return found;
   }
 
   bar(row, slot) {
     const { data } = this, [from, to] = this.zoom, length = to - from;
     const time = make("span", "time");
-    const part = (className, at, took, height) => {
-      const left = Math.max((at - from) / length, 0), right = Math.min((at + took - from) / length, 1);
-      if (right < 0 || left > 1) return;
-      const bar = make("span", className);
+    const part = (className, start, end) => {
+      if (end < from || start > to) return;
+      const bar = make("span", className), left = Math.max((start - from) / length, 0);
       bar.style.left = `${left * 100}%`;
-      if (height !== 0) bar.style.width = `${Math.max(right - left, 0) * 100}%`;
+      if (end > start) bar.style.width = `${(Math.min((end - from) / length, 1) - left) * 100}%`;
       time.append(bar);
     };
-    part(`bar-span s${slot}`, data.start[row], data.took[row]);
-    const critical = data.critical[row] || [];
-    for (let at = 0; at < critical.length; at += 2) part("bar-critical", critical[at] / 1000, critical[at + 1] / 1000);
-    for (const at of data.events[row] || []) part("bar-event", at / 1000, 0, 0);
+    part(`bar-span s${slot}`, data.start[row], data.start[row] + data.took[row]);
+    for (const [start, end] of this.critical(row)) part("bar-critical", start, end);
+    for (const at of data.events[row] || []) part("bar-event", at, at);
     return time;
   }
 }
