@@ -187,7 +187,6 @@ def test_every_command_and_option_is_listed() -> None:
     assert {each for each in named if each.startswith("--")} == options
     viewer = set(re.findall(r"  (--\w+)", help_of("-m", "otlp_viewer")))
     assert first_names(REFERENCE / "commands.md", "otlp-viewer") == viewer
-    assert first_names(DOCS / "how-to/use-the-viewer.md", "Settings") == viewer
 
 
 def test_commands_that_pages_name_exist() -> None:

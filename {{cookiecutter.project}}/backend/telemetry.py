@@ -1,6 +1,6 @@
 """Traces, logs and metrics, set up in the order of OpenTelemetry's Python guide.
 
-What comes from `traced_flask` by name takes the place of OpenTelemetry's own class and is called the same way.
+Each part of `traced_flask` replaces OpenTelemetry's part of the same name, and takes the same arguments.
 """
 
 import logging
