@@ -82,8 +82,9 @@ class Collector:
             *changes,
         ]
         self._command = [program, GATE, f"--config={config}", *(f"--config=yaml:{each}" for each in merged)]
+        key = {} if "HONEYCOMB_API_KEY_FILE" in env else {"HONEYCOMB_API_KEY": MARKED}
         self._env = environment(
-            HONEYCOMB_API_ENDPOINT=destination, HONEYCOMB_API_KEY=MARKED, COLLECTOR_STORAGE=str(storage), **env
+            **{"HONEYCOMB_API_ENDPOINT": destination, "COLLECTOR_STORAGE": str(storage), **key, **env}
         )
         self._process: subprocess.Popen[bytes] | None = None
 

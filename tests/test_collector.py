@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 import yaml
 from collectors import (  # noqa: F401  fixtures
@@ -147,6 +148,21 @@ def test_the_key_goes_to_honeycomb_and_nowhere_else(collector: Callable[..., Col
             assert headers.get("x-honeycomb-dataset") == ("metrics" if path == "/v1/metrics" else None)
         gateway.stop()
     assert MARKED not in gateway.output()
+
+
+@pytest.mark.parametrize("variable", ["HONEYCOMB_API_KEY", "HONEYCOMB_API_KEY_FILE"])
+def test_a_key_from_a_file_may_end_with_its_line(
+    collector: Callable[..., Collector], tmp_path: Path, variable: str
+) -> None:
+    """A Secret that is made from a file has the line end too."""
+    key = f"{MARKED}\n"
+    file = tmp_path / "key"
+    file.write_text(key)
+    with receiving() as receiver:
+        gateway = collector(receiver, **{variable: str(file) if variable.endswith("_FILE") else key})
+        send_all(gateway.url, [Request(bytes(range(16)), status=500)])
+        assert eventually(lambda: receiver.requests, 30), gateway.output()
+        assert receiver.requests[0][1]["x-honeycomb-team"] == MARKED
 
 
 def test_the_sampler_is_never_run_without_the_flag_that_records_weights(collector_config: Path) -> None:

@@ -77,6 +77,17 @@ def test_every_pod_meets_the_restricted_pod_security_level(manifests: dict[str, 
             assert container["resources"]["limits"]["memory"], name
 
 
+def test_one_file_names_the_image_of_everything(render: Callable[..., Path], kubectl: str) -> None:
+    kubernetes = render(deployment="Kubernetes too") / "deploy/kubernetes"
+    image = kubernetes / "image/kustomization.yaml"
+    named = image.read_text().replace('"cruddur"', "registry.example/shop").replace("latest", "0.1.0")
+    image.write_text(named)
+    for folder in FOLDERS:
+        text = kustomize(kubectl, kubernetes / folder)
+        assert "image: registry.example/shop:0.1.0" in text
+        assert "image: app" not in text
+
+
 def test_every_service_can_be_updated_checked_and_spread(manifests: dict[str, list[dict[str, Any]]]) -> None:
     for document in manifests["base"]:
         if document["kind"] != "Deployment":
