@@ -31,17 +31,21 @@ def ask(port: str, count: int) -> set[str]:
 
 
 @pytest.mark.docker
-def test_traces_go_through_the_collector_which_alone_has_the_key_and_survives_a_restart(
-    collector_image: str, honeycomb: Receiver, render: Callable[..., Path]
+@pytest.mark.parametrize("variable", ["HONEYCOMB_API_KEY", "HONEYCOMB_API_KEY_FILE"])
+def test_traces_go_through_the_collector_which_alone_uses_the_key_and_survives_a_restart(
+    collector_image: str, honeycomb: Receiver, render: Callable[..., Path], tmp_path: Path, variable: str
 ) -> None:
     project = render(deployment="Kubernetes too")
+    honeycomb.requests.clear()
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
     port, profiles = map(str, free_ports(2))
     env = {
         "COLLECTOR_IMAGE": collector_image,
         "COLLECTOR_KEEP_PERCENT": "50",
         "COMPOSE_PROJECT_NAME": f"shop{uuid.uuid4().hex[:8]}",
         "HONEYCOMB_API_ENDPOINT": from_inside(honeycomb),
-        "HONEYCOMB_API_KEY": KEY,
+        variable: str(file) if variable.endswith("_FILE") else KEY,
         "PORT": port,
         "PROFILES_PORT": profiles,
     }
@@ -56,8 +60,10 @@ def test_traces_go_through_the_collector_which_alone_has_the_key_and_survives_a_
         compose("restart", "collector")
         traces |= ask(port, 100)
         assert eventually(lambda: len(honeycomb.traces()) > 60, 60), compose("logs")
-        for service, key in {"backend": "", "profiles": "", "collector": KEY}.items():
-            assert f"HONEYCOMB_API_KEY={key}" in inspect(compose("ps", "--quiet", service))["Config"]["Env"]
+        for service in ("backend", "profiles", "collector"):
+            env_of_service = inspect(compose("ps", "--quiet", service))["Config"]["Env"]
+            has_key = service == "collector" and variable == "HONEYCOMB_API_KEY"
+            assert (f"HONEYCOMB_API_KEY={KEY}" in env_of_service) is has_key
         assert KEY not in compose("logs")
     finally:
         compose("down", "--volumes", "--timeout=5", check=False)
