@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from receivers import Receiver, answering, at_most, hang, needs, raw, then, wait_until
 from traced_flask import delivery as module
-from traced_flask.delivery import Delivery, begin_end, end, forget_end
+from traced_flask.delivery import Delivery, reset_shutdown, shutdown_deadlines, start_shutdown
 from traced_flask.destination import Destination, Endpoint
 
 Make = Callable[..., Delivery]
@@ -30,7 +30,7 @@ Make = Callable[..., Delivery]
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries at once, unless a test says otherwise."""
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(module, "MAX_PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_memory_does_not_grow_while_the_receiver_hangs(
     wait_until(lambda: delivery.in_outage)
     for _ in range(100):
         delivery.put("traces", bytes(100), 1)
-    assert lines(caplog) == ["1 span did not reach http://it: it takes less telemetry than there is. "
+    assert lines(caplog) == ["1 span did not reach http://it: there is more telemetry than it accepts. "
                              "Sample, or send less."]  # fmt: skip
     delivery.close(time.monotonic())
     assert "99 spans lost, 1 span sent without an answer. It did not answer in time." in lines(caplog)[-1]
@@ -230,7 +230,7 @@ def test_an_outage_is_one_line_with_the_first_failure_and_one_when_it_is_over(
     delivery.put("traces", b"batch", 3)
     wait_until(lambda: len(receiver.received) > 5)
     assert len(lines(caplog)) == 1
-    assert lines(caplog)[0].startswith("Telemetry is not reaching http://it: it is in trouble (503). ")
+    assert lines(caplog)[0].startswith("Telemetry is not reaching http://it: it is unavailable (503). ")
     assert delivery.in_outage
     receiver.answer = answering(200)
     wait_until(lambda: len(lines(caplog)) == 2)
@@ -407,12 +407,12 @@ def test_the_end_takes_less_time_in_an_outage_also_in_one_that_begins_then(
 
 
 def test_the_time_of_the_end_begins_with_the_first_call() -> None:
-    forget_end()
-    begin_end(100, in_outage=50)
-    begin_end(1)
-    until, in_outage = end()
+    reset_shutdown()
+    start_shutdown(100, in_outage=50)
+    start_shutdown(1)
+    until, in_outage = shutdown_deadlines()
     assert (until - in_outage, until - time.monotonic() > 60) == (50, True)
-    forget_end()
+    reset_shutdown()
 
 
 # Processes

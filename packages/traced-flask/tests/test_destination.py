@@ -128,7 +128,7 @@ def test_the_tls_handshake_and_the_proxys_answer_have_the_same_deadline(monkeypa
         began = time.monotonic()
         assert reason(f"https://{address}", timeout=0.3).startswith("no answer within 0.3 s")
         monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
-        assert "does not answer as one" in reason("https://collector.invalid", timeout=0.3)
+        assert "does not respond like a proxy" in reason("https://collector.invalid", timeout=0.3)
         assert time.monotonic() - began < 10
 
 
@@ -137,14 +137,14 @@ def test_the_tls_handshake_and_the_proxys_answer_have_the_same_deadline(monkeypa
     [
         (302, "it redirects (302)", False),
         (400, "does not understand", False),
-        (401, "the API key is not accepted (401). Check that it is whole", False),
+        (401, "the API key is not accepted (401). Check that it is complete", False),
         (403, "may not send here (403)", False),
         (404, "no OTLP receiver at this address (404)", False),
         (429, "limits the rate (429)", True),
-        (500, "refuses this telemetry (500)", False),
-        (502, "in trouble (502)", True),
-        (503, "in trouble (503)", True),
-        (504, "in trouble (504)", True),
+        (500, "rejects this telemetry (500)", False),
+        (502, "unavailable (502)", True),
+        (503, "unavailable (503)", True),
+        (504, "unavailable (504)", True),
     ],
 )
 def test_a_status_is_explained(receiver: Receiver, status: int, expected: str, retryable: bool) -> None:
@@ -208,7 +208,7 @@ def test_nothing_that_listens_is_explained() -> None:
 
 @pytest.mark.parametrize("url", ["collector:4318", "grpc://collector:4317", "", "http://", "http://[::1", "http://a:x"])
 def test_a_bad_address_is_explained_by_a_good_one(url: str) -> None:
-    assert reason(url).endswith("It looks like http://localhost:4318")
+    assert reason(url).endswith("An example: http://localhost:4318")
 
 
 def test_a_name_that_does_not_exist_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_a_proxy_that_is_away_or_refuses_is_named_without_its_password(
     assert f"the proxy {receiver.url} does not let it through (403)" in reason("https://collector.invalid")
     for unusable in (receiver.url.replace("http:", "https:"), "http://[::1", "http://", f"http://proxy:{KEY}"):
         monkeypatch.setenv("HTTPS_PROXY", unusable)
-        assert reason("https://collector.invalid").startswith("the address of the proxy is not one that is supported")
+        assert reason("https://collector.invalid").startswith("the proxy's address is not supported")
 
 
 def test_a_socks_proxy_is_used_and_needs_pysocks(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

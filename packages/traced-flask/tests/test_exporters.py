@@ -27,7 +27,7 @@ from traced_flask import OTLPLogExporter, OTLPSpanExporter, delivery
 @pytest.fixture(autouse=True)
 def another_end() -> Iterator[None]:
     yield
-    delivery.forget_end()
+    delivery.reset_shutdown()
 
 
 def provider(exporter: OTLPSpanExporter) -> TracerProvider:

@@ -79,7 +79,7 @@ def test_an_application_is_instrumented_once(recorder: Recorder, caplog: pytest.
     FlaskInstrumentor().uninstrument_app(app)
     FlaskInstrumentor().uninstrument_app(app)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        "The application is instrumented already.",
+        "The application is already instrumented.",
         "The application is not instrumented.",
     ]
 

@@ -69,7 +69,7 @@ def test_a_key_is_known_by_its_shape(key: str, kind: str) -> None:
         (f'"{KEY}"', "is in quotes"),
         (f" {KEY}", "has white space around it"),
         ("hcamk_" + "0" * 58, "is a management key, which cannot send telemetry"),
-        (f"{KEY[:-1]}\n{KEY[:2]}", "contains characters that no key has"),
+        (f"{KEY[:-1]}\n{KEY[:2]}", "contains characters that keys do not have"),
         ("hcxik_" + "0" * 26, "is the ID of a key, without the secret that follows it"),
         (KEY[:-1], "begins like an ingest key but has 63 characters, not 64"),
         ("short", "is too short"),
@@ -118,7 +118,7 @@ def test_a_key_of_the_environment_wins_over_files(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         (f"HONEYCOMB_API_KEY={KEY}".encode("utf-16"), ".env is not UTF-8"),
-        (f"HONEYCOMB_API_KEY={KEY}\0".encode(), ".env holds NUL bytes; save it as UTF-8"),
+        (f"HONEYCOMB_API_KEY={KEY}\0".encode(), ".env contains NUL bytes; save it as UTF-8"),
         (f"A=é\nHONEYCOMB_API_KEY={KEY}".encode("latin-1"), ".env is not UTF-8"),
     ],
 )
@@ -266,7 +266,7 @@ def test_an_address_that_is_both_standard_and_the_viewers_gets_telemetry_once(mo
         ),
         (
             {"FLASK_DEBUG": "1", "VIEWER_ENDPOINT": "127.0.0.1:4318"},
-            "VIEWER_ENDPOINT is not an address like http://localhost:4318; it is left out",
+            "VIEWER_ENDPOINT is not an address like http://localhost:4318; it is ignored",
         ),
     ],
 )

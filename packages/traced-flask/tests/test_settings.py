@@ -210,7 +210,7 @@ def test_disabled_telemetry_reports_nothing(run: Run) -> None:
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/v1/traces"},
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
-            "OTEL_EXPORTER_OTLP_ENDPOINT ends in the path of a signal, which is appended to it; it is used without.",
+            "OTEL_EXPORTER_OTLP_ENDPOINT ends in the path of a signal, which is removed, since it is appended.",
         ),
         (
             {"OTEL_PYTHON_FLASK_EXCLUDED_URLS": "health,(a,b),"},
@@ -220,20 +220,20 @@ def test_disabled_telemetry_reports_nothing(run: Run) -> None:
         (
             {"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS": "*token"},
             {"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS": ".*"},
-            "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS holds what is not a regular expression; "
+            "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS contains an invalid regular expression; "
             ".* is used.",
         ),
         (
             {"OTEL_RESOURCE_ATTRIBUTES": "team=a,,nonsense"},
             {"OTEL_RESOURCE_ATTRIBUTES": "team=a"},
-            "OTEL_RESOURCE_ATTRIBUTES may hold name=value pairs separated by commas; the rest is left out.",
+            "OTEL_RESOURCE_ATTRIBUTES is a list of name=value pairs separated by commas; other entries are ignored.",
         ),
         ({"OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS": "false"}, {}, None),
         ({"OTEL_METRICS_EXEMPLAR_FILTER": "ALWAYS_ON"}, {"OTEL_METRICS_EXEMPLAR_FILTER": "always_on"}, None),
         (
             {"OTEL_SERVICE_NAME": "sh\udce9"},
             {"OTEL_SERVICE_NAME": "sh\ufffd"},
-            "OTEL_SERVICE_NAME is not UTF-8; \ufffd stands for what cannot be read.",
+            "OTEL_SERVICE_NAME is not UTF-8; \ufffd replaces what cannot be read.",
         ),
     ],
 )
@@ -264,7 +264,7 @@ def test_what_cannot_be_followed_is_replaced_and_reported(
 def test_headers_in_a_wrong_form_are_reported_by_name_alone(text: str, used: str | None, header: str | None) -> None:
     usable, wrong = checks.headers(text)
     assert usable == used
-    expected = f"holds {header} in a form that is not name=value,name=value; it is not sent"
+    expected = f"contains {header} in another form than name=value,name=value; it is not sent"
     assert wrong == ([expected] if header else [])
     assert MARKED not in "".join(wrong)
 
@@ -273,7 +273,7 @@ def test_a_file_that_holds_no_certificates_is_reported_by_the_name_of_its_variab
     (file := tmp_path / "ca.pem").write_text("nothing")
     assert checks.certificate(str(file)) == (
         None,
-        ["names a file that does not hold certificates; the usual authorities are trusted"],
+        ["names a file that does not contain certificates; the default authorities are trusted"],
     )
     assert checks.certificate(certifi.where()) == (certifi.where(), [])
     assert checks.certificate(str(tmp_path)) == (str(tmp_path), [])

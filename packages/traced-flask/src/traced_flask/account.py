@@ -1,4 +1,4 @@
-"""Whose Honeycomb API key it is: the team and the environment, which the address of every page has in it."""
+"""The owner of a Honeycomb API key: its team and environment, which are in the address of every page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Owner(NamedTuple):
 
 
 class Account:
-    """The owner of the API key of the moment. `api` is asked once for each key, in a thread.
+    """The owner of the current API key. `api` is asked once for each key, in a thread.
 
     https://docs.honeycomb.io/api/auth/list-authorizations
     """
@@ -39,7 +39,7 @@ class Account:
     def __call__(self) -> Owner | None:
         """The owner; None without a key, and until Honeycomb has answered. Never waits for the network."""
         key = self._key()
-        # Without waiting: in a forked child the lock may be held for ever by a thread of its parent.
+        # Without waiting: in a forked child a thread of the parent may hold the lock forever.
         if self._lock.acquire(blocking=False):
             try:
                 if key != self._asked_about:
@@ -60,7 +60,7 @@ class Account:
                     f"{self._api}/1/auth",
                     headers={"x-honeycomb-team": key},
                     timeout=TIMEOUT,
-                    allow_redirects=False,  # the key would go along
+                    allow_redirects=False,  # a redirect would get the key
                 )
             owner = _owner(answer.json()) if answer.status_code == 200 else None
         except (requests.RequestException, ValueError, KeyError, TypeError):

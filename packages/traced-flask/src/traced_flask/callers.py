@@ -17,7 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.wsgi import WSGIGetter
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags
 
-UNDECIDED: Final = contexts.create_key("undecided")  # True where the caller's trace id is continued, not its decision
+UNDECIDED: Final = contexts.create_key("undecided")  # True if the caller's trace id is continued, but not its decision
 ORIGIN: Final = re.compile(r"\*|https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?", re.IGNORECASE | re.ASCII)
 
 OTHER_HEADERS: Final = frozenset({"baggage", "tracestate"})
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class IdsGetter(WSGIGetter):
-    """Reads the headers that hold a caller's ids, not those that an untrusted caller could fill with anything."""
+    """Reads the headers with a caller's ids, not those in which an untrusted caller could send anything."""
 
     def get(self, carrier: WSGIEnvironment, key: str) -> list[str] | None:
         return None if key in OTHER_HEADERS else super().get(carrier, key)
@@ -39,11 +39,11 @@ NO_PARENT: Final = Context()
 
 @dataclass(frozen=True)
 class Callers:
-    """Whose traces an application continues: everybody's when `trusted`, else those of pages of `origins`.
+    """Whose traces an application continues: everyone's if `trusted`, else those of pages of `origins`.
 
-    A trusted caller decides on the trace's id, whether it is kept, and on baggage; a page on the id alone; anybody
-    else on nothing: a new trace starts, with a link to the caller's. A stranger could otherwise put every request
-    into one trace, hide requests, or have each counted as a million.
+    A trusted caller decides on the trace id, on sampling and on baggage; a page only on the id; anyone else on
+    nothing: a new trace starts, with a link to the caller's. A stranger could otherwise put every request into one
+    trace, hide requests, or have each counted as a million.
     https://www.w3.org/TR/trace-context-2/#privacy-considerations
     """
 
@@ -54,7 +54,7 @@ class Callers:
     def from_config(cls, config: Mapping[str, Any]) -> Callers:
         """Read TRUST_TRACEPARENT and CORS_ORIGINS from `config`, else from the environment; never raises.
 
-        A value that does not parse trusts nobody, and is logged.
+        With an invalid value nobody is trusted, and it is logged.
         """
         trust = str(setting(config, "TRUST_TRACEPARENT")).strip().lower()
         if trust not in ("true", "false", ""):
@@ -65,7 +65,7 @@ class Callers:
         if wrong := {origin for origin in origins if not ORIGIN.fullmatch(origin)}:
             logger.warning(
                 "CORS_ORIGINS has an entry that is not an origin such as https://app.example.com:3000. "
-                "No trace starts in a page of it."
+                "Its pages cannot start traces."
             )
         return cls(trust == "true", frozenset(origins.difference(wrong)))
 

@@ -1,4 +1,4 @@
-"""`traced-flask check`: send a span where the application's go, step by step, and say what to do where it ends."""
+"""`traced-flask check`: send a span where the application's go, step by step, and say what to do if a step fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from traced_flask.cli import Project
 
-LARGEST_SKEW: Final = 120  # seconds that no one notices in a trace
+MAX_SKEW: Final = 120  # seconds that nobody notices in a trace
 
 
 class Finding(NamedTuple):
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 
 
 class Check:
-    """The steps, with what each of them found."""
+    """The steps, and what each found."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -47,7 +47,7 @@ class Check:
         self.findings.append(Finding(step or self.step, ok, text))
 
     def run(self) -> None:
-        """Raises Problem at the step, named by `self.step`, after which there is no next one."""
+        """Take the steps. Raises Problem at the first that fails, which `self.step` names."""
         if not self.project.keys and (receivers := standard_receivers()):
             self.step = "span"
             for name, endpoint in receivers.items():
@@ -84,7 +84,7 @@ class Check:
 
     def check_account(self, api: HoneycombAPI) -> Account:
         answer = api.ask("GET", "/1/auth")
-        if abs(skew := answer.clock_skew) > LARGEST_SKEW:
+        if abs(skew := answer.clock_skew) > MAX_SKEW:
             way = "ahead" if skew > 0 else "behind"
             self.add(
                 f"This machine's clock is {abs(skew) / 60:.0f} minutes {way}, so spans appear at the wrong time. Set"
@@ -92,7 +92,7 @@ class Check:
                 ok=False,
                 step="clock",
             )
-        if answer.status == 401 and (other := self.region_that_knows_the_key(api.address)):
+        if answer.status == 401 and (other := self.region_of_key(api.address)):
             raise Problem(f"This key belongs to the region {other.name}. Set HONEYCOMB_API_ENDPOINT={other.api}")
         api.check(answer)
         account = api.account_in(answer.body)
@@ -104,8 +104,8 @@ class Check:
             raise Problem(f"The key lacks the permission {PERMISSIONS['events']}. Add it at {WHERE_KEYS_ARE}")
         return account
 
-    def region_that_knows_the_key(self, address: str) -> regions.Region | None:
-        """The other region, if this key is of it. A key is never tried there when the address is not Honeycomb's."""
+    def region_of_key(self, address: str) -> regions.Region | None:
+        """The other region, if the key belongs to it. Not tried if the address is not Honeycomb's."""
         if address not in [each.api for each in regions.REGIONS]:
             return None
         key = self.project.key or ""

@@ -1,7 +1,7 @@
 """What the value of an environment variable may be. Each check takes a text that is not empty.
 
-It answers the value to use, None for none, and what is wrong with the one that was given. Those words hold nothing of
-the value that could be a key: a key in the wrong variable is not printed.
+It returns the value to use, or None, and what is wrong with the given one. The words contain nothing of the value that
+could be a key: a key in the wrong variable is not printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 LARGEST: Final = 2**31 - 1  # what the C code behind deque and wait() takes everywhere
 
-HIGHEST_RATE: Final = 1_000_000
+MAX_RATE: Final = 1_000_000
 DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
 
 Checked = tuple[str | None, list[str]]
@@ -76,13 +76,13 @@ def one_of(*allowed: str, default: str | None = None) -> Check:
 
 def sample_rate(text: str) -> Checked:
     """A whole number of traces of which one is kept."""
-    if text.isascii() and text.isdecimal() and len(text) <= 7 and 1 <= int(text) <= HIGHEST_RATE:
+    if text.isascii() and text.isdecimal() and len(text) <= 7 and 1 <= int(text) <= MAX_RATE:
         return text, []
-    return None, [f"is not a whole number from 1 to {HIGHEST_RATE}; every trace is kept. 10 keeps one in ten"]
+    return None, [f"is not a whole number from 1 to {MAX_RATE}; every trace is kept. 10 keeps one in ten"]
 
 
 def some_of(*allowed: str, default: str) -> Check:
-    """A list of `allowed`, separated by commas; others are left out, and `default` is used where none is left."""
+    """A list of `allowed`, separated by commas; others are ignored, and `default` is used if none is left."""
 
     def check(text: str) -> Checked:
         asked = _items(text)
@@ -125,7 +125,7 @@ def propagators(text: str) -> Checked:
 
 
 def regular_expressions(instead: str | None) -> Check:
-    """A list of regular expressions; a wrong one is replaced by `instead`, or left out."""
+    """A list of regular expressions; an invalid one is replaced by `instead`, or ignored."""
 
     def compiles(pattern: str) -> bool:
         try:
@@ -140,14 +140,14 @@ def regular_expressions(instead: str | None) -> Check:
             return ",".join(items) or None, []
         usable = [item if compiles(item) else instead for item in items]
         used = ",".join(item for item in usable if item)
-        what = f"{instead} is used" if instead else "that one is left out"
-        return used or None, [f"holds what is not a regular expression; {what}"]
+        what = f"{instead} is used" if instead else "it is ignored"
+        return used or None, [f"contains an invalid regular expression; {what}"]
 
     return check
 
 
 def address(text: str) -> Checked:
-    """An address of OTLP over HTTP. Where it is none, it stays, so that telemetry does not go somewhere else."""
+    """An address of OTLP over HTTP. An invalid one stays, so that telemetry does not go somewhere else."""
     if is_address(text):
         return text, []
     return text, ["is not an address like http://localhost:4318; nothing is sent to it"]
@@ -157,14 +157,14 @@ def base_address(text: str) -> Checked:
     """The same without the path of a signal, which is appended."""
     usable, wrong = address(re.sub(r"/v1/(traces|logs|metrics)/?$", "", text))
     if usable != text and not wrong:
-        wrong = ["ends in the path of a signal, which is appended to it; it is used without"]
+        wrong = ["ends in the path of a signal, which is removed, since it is appended"]
     return usable, wrong
 
 
 def headers(text: str) -> Checked:
-    """Pairs `name=value`, separated by commas, each percent-encoded. Wrong ones are left out, by name alone.
+    """Pairs `name=value`, separated by commas, each percent-encoded. Invalid ones are reported by name only.
 
-    The forms are those of `opentelemetry.util.re.parse_env_headers`, whose own warning holds the value.
+    The forms are those of `opentelemetry.util.re.parse_env_headers`, whose own warning contains the value.
     """
     usable, wrong = [], []
     for item in _items(text):
@@ -178,7 +178,7 @@ def headers(text: str) -> Checked:
         ):
             usable.append(item)
         else:
-            wrong.append(f"holds {_header(item)} in a form that is not name=value,name=value; it is not sent")
+            wrong.append(f"contains {_header(item)} in another form than name=value,name=value; it is not sent")
     return ",".join(usable) or None, list(dict.fromkeys(wrong))
 
 
@@ -190,7 +190,7 @@ def _header(item: str) -> str:
 
 def certificate(text: str) -> Checked:
     """A file, or a folder, of certificates of authorities."""
-    return _file(text, "certificates", "the usual authorities are trusted", _load_authorities)
+    return _file(text, "certificates", "the default authorities are trusted", _load_authorities)
 
 
 def client_file(text: str) -> Checked:
@@ -204,9 +204,9 @@ def _file(path: str, content: str, instead: str, read: Callable[[str], object]) 
     except FileNotFoundError:
         wrong = "names a file that does not exist"
     except PermissionError:
-        wrong = "names a file that may not be read"
+        wrong = "names a file that cannot be read"
     except (OSError, ValueError):  # ssl.SSLError is an OSError
-        wrong = f"names a file that does not hold {content}"
+        wrong = f"names a file that does not contain {content}"
     else:
         return path, []
     return None, [f"{wrong}; {instead}"]
@@ -220,10 +220,10 @@ def _load_authorities(path: str) -> None:
 
 
 def resource_attributes(text: str) -> Checked:
-    """Pairs `name=value`, separated by commas; others are left out."""
+    """Pairs `name=value`, separated by commas; others are ignored."""
     items = _items(text)
     usable = [item for item in items if "=" in item[1:]]
-    wrong = ["may hold name=value pairs separated by commas; the rest is left out"] if usable != items else []
+    wrong = ["is a list of name=value pairs separated by commas; other entries are ignored"] if usable != items else []
     return _decodable(",".join(usable), wrong)
 
 
@@ -235,7 +235,7 @@ def any_text(text: str) -> Checked:
 def _decodable(text: str, wrong: list[str]) -> Checked:
     decodable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if decodable != text:
-        wrong = [*wrong, "is not UTF-8; \ufffd stands for what cannot be read"]
+        wrong = [*wrong, "is not UTF-8; \ufffd replaces what cannot be read"]
     return decodable or None, wrong
 
 
@@ -244,22 +244,22 @@ def log_format(text: str) -> Checked:
     try:
         logging.Formatter(text)
     except ValueError:
-        return None, ["is not a format of Python's logging; the usual one is used"]
+        return None, ["is not a valid format of Python's logging; the default is used"]
     return text, []
 
 
 def all_methods(text: str) -> Checked:
-    """A switch that the instrumentation takes for on with any text, "false" included."""
+    """A switch that the instrumentation turns on for any text, even "false"."""
     usable, wrong = one_of("true", "false", "1", "0")(text)
     return (usable if usable in {"true", "1"} else None), wrong
 
 
 def not_followed(instead: str) -> Check:
-    return lambda text: (text, [f"is not followed; {instead}"])
+    return lambda text: (text, [f"is not supported; {instead}"])
 
 
 def id_generator(text: str) -> Checked:
-    return text, [] if text == "random" else ["is not followed; random ids are used"]
+    return text, [] if text == "random" else ["is not supported; random ids are used"]
 
 
 # Words.
@@ -274,7 +274,7 @@ def _default(value: float | None) -> str | None:
 
 
 def _instead(value: object) -> str:
-    return "it is left out" if value is None else f"{value} is used"
+    return "it is ignored" if value is None else f"{value} is used"
 
 
 def _either(names: Iterable[str]) -> str:

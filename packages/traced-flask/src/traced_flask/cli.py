@@ -1,4 +1,4 @@
-"""The `traced-flask` command: check the way to Honeycomb, and make links, boards, markers and triggers there.
+"""The `traced-flask` command: check that traces reach Honeycomb, and create links, boards, markers and triggers there.
 
 It reads the environment, then `.env`, then `[tool.traced-flask]` of pyproject.toml, both in the current directory. Its
 errors do not repeat what was typed, which may have been a key.
@@ -71,7 +71,7 @@ class Project:
         return service
 
     def page(self, account: Account, *parts: str) -> str:
-        """A page of Honeycomb's, in the region of the API, or of pyproject.toml where the API is Refinery's."""
+        """A page of Honeycomb's, in the region of the API, or of pyproject.toml if the API is Refinery's."""
         known = [region for region in regions.REGIONS if region.api == self.address] or [self._home]
         return regions.page(known[0].pages, account.team, account.environment, *parts)
 
@@ -154,7 +154,7 @@ def require_columns(api: HoneycombAPI, dataset: str, wanted: list[dict[str, Any]
 
 
 def board(arguments: argparse.Namespace, project: Project) -> None:
-    """Create the board, or update its queries. Other panels stay, and so does the place of each."""
+    """Create the board, or update its queries. Other panels stay, and all keep their positions."""
     api, account = project.to_configure("boards", "queries")
     dataset = arguments.dataset or regions.dataset_slug(project.service)
     name = arguments.name or f"{project.service}: requests"
@@ -265,7 +265,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def slug(text: str) -> str:
-    """A name as it stands in the addresses of Honeycomb's pages."""
+    """A name as it appears in the addresses of Honeycomb's pages."""
     if not re.fullmatch(r"[\w.~-]+", text):
         raise ValueError
     return text
@@ -315,7 +315,7 @@ def command_line() -> Parser:
     command.add_argument("--over", type=milliseconds, required=True, metavar="MS", help="threshold in milliseconds")
     command.add_argument("--route", help="an http.route; default: every route")
     command.add_argument("--minutes", type=minutes, default=15, help="how often, and over how long; default: 15")
-    command.add_argument("--recipient", action="append", default=[], metavar="ID", help="who is told; may be repeated")
+    command.add_argument("--recipient", action="append", default=[], metavar="ID", help="a recipient; may be repeated")
     return parser
 
 

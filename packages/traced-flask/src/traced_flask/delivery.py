@@ -1,8 +1,8 @@
-"""The queue between an exporter and a destination: bounded, patient in an outage, emptied at the end.
+"""The queue between an exporter and a destination: bounded, kept during an outage, emptied at shutdown.
 
-An exporter must never wait for the network, or a slow receiver would fill the SDK's queue and hold up a stopping
+An exporter must never wait for the network, or a slow receiver would fill the SDK's queue and delay the end of a
 process. So each destination has a queue of encoded batches and a thread that sends them, oldest first. One log line
-says that an outage begins, one that it is over and what it cost.
+says that an outage has started, and one that it is over and what was lost.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ CAPACITY_BYTES: Final = 32 * 1024 * 1024  # for items that are unusually large
 BATCH_SIZE: Final = 512  # items in one request where several batches wait, as in the SDK's own batches
 BATCH_BYTES: Final = 4 * 1024 * 1024  # in one request where several batches wait
 FIRST_PAUSE: Final = 0.5  # s, before the second attempt; doubled each time
-LONGEST_PAUSE: Final = 5.0  # s, so that a new key or a receiver that is back is noticed soon
-LONGEST_END: Final = 3.0  # s
+MAX_PAUSE: Final = 5.0  # s, so that a new key or a receiver that is back is noticed soon
+SHUTDOWN_TIMEOUT: Final = 3.0  # s
 SLOW: Final = 1.0  # s without an answer, after which a receiver counts as one in an outage
-INTERVAL: Final = 60.0  # s, in which trouble that comes and goes is logged once
-LASTING: Final = 10.0  # s, after which an outage is logged even so
+INTERVAL: Final = 60.0  # s, in which outages that come and go are logged once
+LONG_OUTAGE: Final = 10.0  # s, after which an outage is logged even so
 
 
 @dataclasses.dataclass(slots=True)
@@ -41,7 +41,7 @@ class Outage:
     """A time in which attempts fail."""
 
     since: float  # on time.monotonic()
-    signals: set[str] = dataclasses.field(default_factory=set)  # that fail; a receiver may take one and not another
+    signals: set[str] = dataclasses.field(default_factory=set)  # that fail; a receiver may accept one and not another
     logged: dict[str, str] = dataclasses.field(default_factory=dict)  # signal: reason
     lost: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     reason: str = ""
@@ -59,7 +59,7 @@ class Delivery:
         self.destination = destination
         self.capacity = capacity
         self.batch_size = batch_size
-        self._largest = BATCH_BYTES  # to join batches up to; less once the receiver has refused a request as too large
+        self._largest = BATCH_BYTES  # joined batches; less once the receiver has refused a request as too large
         self._logged_at = self._recovered_at = float("-inf")
         self._loss_reason = ""
         self._start_empty()
@@ -69,9 +69,9 @@ class Delivery:
 
     def _start_empty(self) -> None:
         self._changed = threading.Condition()
-        self._let_go()
+        self._reset()
 
-    def _let_go(self) -> None:
+    def _reset(self) -> None:
         """Forget everything. A thread that waits for an answer ends when it has one."""
         self._queue: collections.deque[Batch] = collections.deque()
         self._count = self._bytes = 0  # in the queue
@@ -98,7 +98,7 @@ class Delivery:
             self._changed.notify_all()
         self._start_thread()
         if lost and self._outage is None:
-            self._report_losses("it takes less telemetry than there is. Sample, or send less")
+            self._report_losses("there is more telemetry than it accepts. Sample, or send less")
 
     def flush(self, until: float) -> bool:
         """Wait until everything is delivered, but not longer than `until` (on time.monotonic()) nor for an outage."""
@@ -109,7 +109,7 @@ class Delivery:
             self._changed.wait_for(lambda: self._is_empty() or self._outage is not None, timeout)
             return self._is_empty()
 
-    def last_call(self, until: float, in_outage: float | None = None) -> None:
+    def start_closing(self, until: float, in_outage: float | None = None) -> None:
         """Send what is left at once. `until` and `in_outage` are those of `close`."""
         with self._changed:
             self._until, self._until_in_outage = until, until if in_outage is None else in_outage
@@ -120,13 +120,13 @@ class Delivery:
 
         Both are on time.monotonic(). What is put later is sent as before, so this can be called once more.
         """
-        self.last_call(until, in_outage)
+        self.start_closing(until, in_outage)
         if not self._start_thread():
             self._thread = threading.current_thread()
             self._run()
         with self._changed:
             while self._thread is not None and (left := self._left()) > 0:
-                self._changed.wait(min(left, 0.1))  # an outage may begin in between
+                self._changed.wait(min(left, 0.1))  # an outage may start in between
             late = self._queue or self._sending
             reason = "it did not answer in time" if late else self._loss_reason
             reason = self._outage.reason if self._outage else reason
@@ -134,7 +134,7 @@ class Delivery:
             for batch in self._queue:
                 lost[batch.signal] += batch.count
             unanswered = collections.Counter({self._sending.signal: self._sending.count} if self._sending else {})
-            self._let_go()
+            self._reset()
             self._changed.notify_all()
         self.destination.close()
         parts = [(in_words(lost), "lost"), (in_words(unanswered), "sent without an answer")]
@@ -158,7 +158,7 @@ class Delivery:
     def _start_thread(self) -> bool:
         """Whether there is a thread, or no need for one, or one could be started.
 
-        Not with the lock held: a gevent "thread" begins in the middle of this, and may find the lock open.
+        Not with the lock held: a gevent "thread" starts in the middle of this, and may find the lock open.
         """
         with self._changed:
             if self._thread is not None or not self._queue:
@@ -172,7 +172,7 @@ class Delivery:
         return True
 
     def _make_room(self) -> bool:
-        """Lose the oldest batches that are too many; whether there were any."""
+        """Drop the oldest batches that do not fit; return whether there were any."""
         full = False
         while len(self._queue) > 1 and (self._count > self.capacity or self._bytes > CAPACITY_BYTES):
             batch = self._pop()
@@ -205,20 +205,20 @@ class Delivery:
     def _send_all(self) -> None:
         pause = FIRST_PAUSE
         while (batch := self._next()) is not None:
-            began = time.monotonic()
+            started = time.monotonic()
             until, timeout = self._until, self.destination.endpoints[batch.signal].timeout
             if until is not None:
-                timeout = min(timeout, until - began)
-            failure = self._settle(batch, began, self.destination.send(batch.signal, batch.body, timeout))
+                timeout = min(timeout, until - started)
+            failure = self._account_for(batch, started, self.destination.send(batch.signal, batch.body, timeout))
             if failure is None:
                 pause = FIRST_PAUSE
-            elif until is None or failure.retryable:  # at the end, what is refused holds up nothing
-                if not self._rest(failure.pause or pause * random.uniform(0.8, 1)):
+            elif until is None or failure.retryable:  # at shutdown, a refused batch delays nothing
+                if not self._pause(failure.pause or pause * random.uniform(0.8, 1)):
                     return
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, MAX_PAUSE)
 
     def _next(self) -> Batch | None:
-        """The oldest batch, joined with those of its signal that may go along; None when the thread is to end."""
+        """The oldest batch, joined with others of its signal; None when the thread is to end."""
         mine = threading.current_thread()
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._until is not None or self._thread is not mine)
@@ -248,8 +248,8 @@ class Delivery:
         self._thread = None
         self._changed.notify_all()
 
-    def _rest(self, seconds: float) -> bool:
-        """Wait before the next attempt, which comes at once when `close` begins; False if there is no time for one."""
+    def _pause(self, seconds: float) -> bool:
+        """Wait before the next attempt, which starts at once when `close` is called; False if there is no time."""
         with self._changed:
             if self._until is None:
                 self._changed.wait_for(lambda: self._until is not None, seconds)
@@ -260,8 +260,8 @@ class Delivery:
                 return False
         return True
 
-    def _settle(self, batch: Batch, began: float, failure: Failure | None) -> Failure | None:
-        """Account for an attempt. Returns the failure if there is to be a pause after it."""
+    def _account_for(self, batch: Batch, started: float, failure: Failure | None) -> Failure | None:
+        """Account for an attempt. Returns the failure if a pause must follow."""
         now, line, losses = time.monotonic(), None, None
         with self._changed:
             if self._sending is not batch:  # `close` has given it up
@@ -281,7 +281,7 @@ class Delivery:
                 self._lose(batch.signal, batch.count)
                 losses = failure.reason
             else:
-                line = self._failed(batch, began, now, failure)
+                line = self._failed(batch, started, now, failure)
             self._changed.notify_all()
         if line:
             logger.warning("%s", line)
@@ -289,24 +289,24 @@ class Delivery:
             self._report_losses(losses)
         return failure
 
-    def _failed(self, batch: Batch, began: float, now: float, failure: Failure) -> str | None:
-        """Note a failed attempt; the log line that is due."""
-        outage = self._outage = self._outage or Outage(since=began)
+    def _failed(self, batch: Batch, started: float, now: float, failure: Failure) -> str | None:
+        """Record a failed attempt. Returns the log line to write, if any."""
+        outage = self._outage = self._outage or Outage(since=started)
         outage.signals.add(batch.signal)
         outage.reason = failure.reason
         if failure.retryable:
             self._put_back(batch.parts or (batch,))
         else:
             self._lose(batch.signal, batch.count)
-        comes_and_goes = outage.since - self._recovered_at < INTERVAL and now - outage.since < LASTING
-        if batch.signal in outage.logged or comes_and_goes or self._until is not None:
+        is_flapping = outage.since - self._recovered_at < INTERVAL and now - outage.since < LONG_OUTAGE
+        if batch.signal in outage.logged or is_flapping or self._until is not None:
             return None
         known = failure.reason in outage.logged.values()
         outage.logged[batch.signal] = failure.reason
         return None if known else f"Telemetry is not reaching {self.destination.name}: {failure.reason}."
 
     def _recovered(self, signal: str, now: float, silent: bool) -> str | None:
-        """Note that `signal` arrives; the log line that is due."""
+        """Record that `signal` arrives. Returns the log line to write, if any."""
         outage = self._outage
         if outage is None:
             return None
@@ -338,37 +338,37 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-_end: tuple[float, float] | None = None  # what `end` answers
+_deadlines: tuple[float, float] | None = None  # what `shutdown_deadlines` returns
 
 
-def begin_end(seconds: float = LONGEST_END, in_outage: float | None = None) -> None:
-    """Give all telemetry together `seconds` from now on, or `in_outage` to a destination in an outage.
+def start_shutdown(seconds: float = SHUTDOWN_TIMEOUT, in_outage: float | None = None) -> None:
+    """Give all telemetry together `seconds` from now, or `in_outage` for a destination in an outage.
 
-    Only the first call counts, until the next exporter is made.
+    Only the first call counts, until the next exporter is created.
     """
-    global _end
-    if _end is None:
+    global _deadlines
+    if _deadlines is None:
         now = time.monotonic()
-        _end = (now + seconds, now + (seconds if in_outage is None else in_outage))
+        _deadlines = (now + seconds, now + (seconds if in_outage is None else in_outage))
         hide_failures_of_inherited_threads()
 
 
-def end() -> tuple[float, float]:
+def shutdown_deadlines() -> tuple[float, float]:
     """Until when telemetry is delivered, and until when in an outage, on time.monotonic()."""
-    begin_end()
-    return _end or (0.0, 0.0)
+    start_shutdown()
+    return _deadlines or (0.0, 0.0)
 
 
-def is_ending() -> bool:
-    """Whether the time of the end has begun and is not over."""
-    return _end is not None and time.monotonic() < _end[0]
+def is_shutting_down() -> bool:
+    """Whether the shutdown has started and its time is not over."""
+    return _deadlines is not None and time.monotonic() < _deadlines[0]
 
 
-def forget_end() -> None:
-    """Begin anew: an exporter is made, or this is a forked child."""
-    global _end
-    _end = None
+def reset_shutdown() -> None:
+    """Start anew: an exporter is created, or this is a forked child."""
+    global _deadlines
+    _deadlines = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=forget_end)
+    os.register_at_fork(after_in_child=reset_shutdown)

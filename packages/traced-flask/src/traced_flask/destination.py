@@ -1,7 +1,7 @@
-"""One bounded POST to an OTLP receiver, and in words why it failed.
+"""One POST to an OTLP receiver, within a time limit, and an explanation if it fails.
 
 An attempt ends when its time is over, whatever the receiver does: connecting, proxy, TLS, sending and the whole answer
-share one deadline. Only the system's name lookup has its own bound. An answer is read up to `LONGEST_ANSWER` bytes.
+share one deadline. Only the system's name lookup has its own limit. A response is read up to `MAX_RESPONSE` bytes.
 Connections stay open for the next batch.
 """
 
@@ -25,8 +25,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from opentelemetry.exporter.otlp.proto.http.version import __version__ as otlp_version
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from traced_flask.failure import NO_RECEIVER, UNCONFIGURED, Failure, escaped, explain, judged
-from traced_flask.wire import AnswerTooLong, Proxy, Unreachable, Wire, open_wire
+from traced_flask.failure import NO_RECEIVER, UNCONFIGURED, Failure, escaped, explain, failure_of
+from traced_flask.wire import Proxy, ResponseTooLong, Unreachable, Wire, open_wire
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Endpoint:
 
     Attributes:
         url: in full, with /v1/traces.
-        headers: those of the moment, with the API key; None when there is nothing to send with.
+        headers: the current ones, with the API key; None while there is no key.
         timeout: seconds for one attempt as a whole.
         certificate: file or folder of the CAs to trust, in PEM. None: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or certifi's.
         client_certificate: file in PEM, with `client_key` if that is not in it.
@@ -51,14 +51,14 @@ class Endpoint:
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection over a `Wire`, which stays open until `hang_up`."""
+    """A connection over a `Wire`, which stays open until `disconnect`."""
 
     sock: Wire
 
     def close(self) -> None:
-        """Do nothing: `http.client` calls this before it reads an answer after which the server closes."""
+        """Do nothing: `http.client` calls this before it reads a response after which the server closes."""
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         self.sock.close()
 
 
@@ -87,13 +87,15 @@ class Destination:
                 return Failure("one of its headers cannot be sent. Check OTEL_EXPORTER_OTLP_HEADERS and the API key")
             proxy = Proxy.of(endpoint.url)
             answer = self._post(endpoint, url, proxy, headers, compressed(body, endpoint.compression), timeout)
-            failure = judged(*answer, secrets=given.values())
-        except AnswerTooLong:
+            failure = failure_of(*answer, secrets=given.values())
+        except ResponseTooLong:
             failure = Failure(NO_RECEIVER.format("more than 64 kB"))
         except Exception as error:
             failure = explain(error, timeout, own_ca=bool(endpoint.certificate))
         if failure and proxy and failure.rejected is None and proxy.name not in failure.reason:
-            through = f"{failure.reason}. It was sent through the proxy {proxy.name}; NO_PROXY names what needs none"
+            through = (
+                f"{failure.reason}. It was sent through the proxy {proxy.name}; NO_PROXY lists hosts that need none"
+            )
             failure = dataclasses.replace(failure, reason=through)
         return failure
 
@@ -101,7 +103,7 @@ class Destination:
         """Close the idle connections; the next `send` opens another."""
         idle, self._idle = self._idle, {}
         for connection in idle.values():
-            connection.hang_up()
+            connection.disconnect()
 
     def _post(
         self,
@@ -112,9 +114,9 @@ class Destination:
         body: bytes,
         timeout: float,
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        """The answer and its body, over an idle connection or a new one.
+        """The response and its body, over an idle connection or a new one.
 
-        A receiver may close an idle connection at any time, so its failure says nothing, and a new one is tried.
+        A receiver may close an idle connection at any time, so its failure means nothing, and a new one is tried.
         """
         deadline = time.monotonic() + timeout
         way = (url.scheme, url.netloc, proxy, endpoint.certificate, endpoint.client_certificate, endpoint.client_key)
@@ -123,12 +125,12 @@ class Destination:
         connection = self._idle.pop(way, None)
         if connection is not None:
             connection.sock.renew(deadline)
-            if not connection.sock.readable():  # nothing was asked, so what can be read is its end
+            if not connection.sock.readable():  # no request is open, so this is the end of the connection
                 try:
                     return self._exchange(connection, way, url, proxy, headers, body)
                 except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                     pass
-            connection.hang_up()
+            connection.disconnect()
         connection = Connection(url.hostname or "", url.port or default_port(url))
         tls = functools.partial(tls_context, endpoint) if url.scheme == "https" else None
         connection.sock = open_wire(url.hostname or "", connection.port, deadline, proxy, tls)
@@ -154,10 +156,10 @@ class Destination:
             # Broken or not: it may have answered (413) before it had read everything.
             response = connection.getresponse()
             try:
-                answer = response.read(Wire.LONGEST_ANSWER)
+                answer = response.read(Wire.MAX_RESPONSE)
                 if response.length:  # bytes that did not come
                     raise http.client.IncompleteRead(b"", response.length)
-            except (OSError, http.client.HTTPException, AnswerTooLong):
+            except (OSError, http.client.HTTPException, ResponseTooLong):
                 if 200 <= response.status < 300:
                     raise
                 return response, b""  # the status says enough
@@ -167,7 +169,7 @@ class Destination:
             if done:
                 self._idle[way] = connection
             else:
-                connection.hang_up()
+                connection.disconnect()
 
 
 def parsed(address: str) -> SplitResult:
@@ -216,7 +218,7 @@ def compressed(body: bytes, compression: str | None) -> bytes:
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """What `endpoint` trusts and shows. Files that changed are read again. Raises `Unreachable` for one that is bad."""
+    """The CAs and the certificate of `endpoint`. Reads changed files again. Raises `Unreachable` for a bad one."""
     variable, trusted = "OTEL_EXPORTER_OTLP_CERTIFICATE", endpoint.certificate
     for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         if not trusted and os.environ.get(other):

@@ -1,9 +1,9 @@
-"""Spans and log records as OTLP: field by field what the SDK's own encoder makes, for a fraction of the CPU.
+"""Spans and log records as OTLP: field by field the same as from the SDK's own encoder, for a fraction of the CPU.
 
 The messages are written as protobuf bytes. Most attributes of a span are the same on every request (method, route,
 status), so each is encoded once and cached. Where the SDK's encoder loses a whole batch, this one loses less: a lone
 surrogate becomes U+FFFD, an attribute that cannot be encoded counts as a dropped attribute of its span or record,
-and a span or record that cannot be encoded costs itself alone.
+and only a span or record that cannot be encoded is lost.
 
 Sources: https://protobuf.dev/programming-guides/encoding/ and the `.proto` files of
 https://github.com/open-telemetry/opentelemetry-proto (field numbers).
@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind
 
 FRAMES: Final = 16  # bytes at most for the tags and lengths around a message
-CACHED_LENGTH: Final = 200  # characters; a longer value is not worth keeping
+CACHED_LENGTH: Final = 200  # characters; a longer value is not worth caching
 FLAGS_LOCAL: Final = b"\x85\x01" + struct.pack("<I", 0x100)  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 FLAGS_REMOTE: Final = b"\x85\x01" + struct.pack("<I", 0x300)  # and SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 LINK_FLAGS_LOCAL: Final = b"\x35" + FLAGS_LOCAL[2:]
@@ -210,7 +210,7 @@ def copied(of: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def attribute(tag: int, name: str, value: Any) -> bytes:
-    """A field of `tag` that holds the KeyValue."""
+    """A field of `tag` with the KeyValue."""
     return field(tag, field(0x0A, utf8(name)) + field(0x12, any_value(value)))
 
 
@@ -222,7 +222,7 @@ def any_value(value: Any) -> bytes:
 
     Raises:
         TypeError: OTLP has no such value.
-        ValueError: an integer that 64 bits do not hold.
+        ValueError: an integer that does not fit in 64 bits.
     """
     if value is None:
         return b""
@@ -254,12 +254,12 @@ def utf8(text: str) -> bytes:
 
 
 def field(tag: int, body: bytes) -> bytes:
-    """A field that holds text, bytes or a message. `tag` fits in one byte."""
+    """A field with text, bytes or a message. `tag` fits in one byte."""
     return tags[tag] + varint(len(body)) + body
 
 
 def optional_text(tag: int, text: str | None) -> bytes:
-    """A field that is left out when it is empty, as protobuf leaves out what has its default value."""
+    """A field that is omitted when it is empty, as protobuf omits default values."""
     return field(tag, utf8(text)) if text else b""
 
 
@@ -292,7 +292,7 @@ REQUESTS: Final[Mapping[str, tuple[Any, tuple[str, str, str]]]] = {
 
 
 def halves(signal: str, body: bytes) -> list[tuple[bytes, int]]:
-    """Two requests with their counts that hold what `body` holds, for a receiver to which it is too large."""
+    """The contents of `body` in two requests, with their counts, for a receiver that finds it too large."""
     message, (resources, scopes, items) = REQUESTS[signal]
     first, second = message.FromString(body), message.FromString(body)
 

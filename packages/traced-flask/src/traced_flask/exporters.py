@@ -1,7 +1,6 @@
 """OTLPSpanExporter and OTLPLogExporter: the SDK's exporters, without waiting for the network.
 
-They encode what they are given and leave it with the deliveries of their signal. What becomes of it there is in
-`traced_flask.delivery`.
+They encode telemetry and put it into the queues of their signal, which `traced_flask.delivery` sends.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from traced_flask import routes, settings, setup
 from traced_flask.batch import in_words
-from traced_flask.delivery import BATCH_BYTES, Delivery, begin_end, end, forget_end
+from traced_flask.delivery import BATCH_BYTES, Delivery, reset_shutdown, shutdown_deadlines, start_shutdown
 from traced_flask.encoder import Encoded, encode_logs, encode_spans
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 MAX_REQUEST_SIZE: Final = 64 * 1024 * 1024  # bytes, as in the SDK's exporters
-IN_OUTAGE: Final = 0.5  # s, which a person who ends a program in development waits for a receiver in an outage
+IN_OUTAGE: Final = 0.5  # s for a receiver in an outage when a program ends in development
 
 
 class Exporter:
@@ -56,7 +55,7 @@ class Exporter:
         max_request_size: int | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        """Without arguments the environment says where to send: see `traced_flask.routes`.
+        """Without arguments the environment decides where to send: see `traced_flask.routes`.
 
         With any of the first seven arguments it sends to `endpoint` alone.
 
@@ -79,11 +78,11 @@ class Exporter:
         self._is_shut_down = False
         self._deliveries: Sequence[Delivery] = ()
         self.in_use.add(self)
-        forget_end()
+        reset_shutdown()
         if settings.disabled():
             return
         if session is not None:
-            logger.warning("The OTLP exporters of traced_flask do not use the `session` that one of them was given.")
+            logger.warning("The exporters of traced_flask do not use the argument `session`.")
         given: dict[str, Any] = {
             "endpoint": endpoint,
             "certificate_file": certificate_file,
@@ -101,7 +100,7 @@ class Exporter:
         setup.end_on_sigterm()
 
     def _export(self, items: Sequence[Item], encode: Callable[[Sequence[Item], float], Encoded]) -> bool:
-        """Leave `items` with every delivery, in requests of 4 MiB; whether all could be encoded."""
+        """Queue `items` in every delivery, in requests of 4 MiB; return whether all could be encoded."""
         complete = not self._is_shut_down
         while items and not self._is_shut_down:
             encoded = encode(items, min(BATCH_BYTES, self._max_request_size))
@@ -130,18 +129,18 @@ class Exporter:
     def shutdown(self) -> None:
         """Send what is left, in what remains of the 3 s that all exporters of a process share when it ends.
 
-        A delivery that another exporter uses goes on after that.
+        A delivery that another exporter uses continues after that.
         """
         if self._is_shut_down:
             return
         self._is_shut_down = True
         self.in_use.discard(self)
-        begin_end(in_outage=IN_OUTAGE if settings.development() else None)
-        until, in_outage = end()
+        start_shutdown(in_outage=IN_OUTAGE if settings.development() else None)
+        until, in_outage = shutdown_deadlines()
         others = {delivery for other in self.in_use for delivery in other._deliveries}
         for delivery in self._deliveries:
             if delivery not in others:
-                delivery.last_call(until, in_outage)  # all at once, so that none waits for another's time
+                delivery.start_closing(until, in_outage)  # all at once, so that none waits for another's time
         for delivery in self._deliveries:
             if delivery in others:
                 delivery.flush(until)

@@ -1,6 +1,6 @@
 """Why telemetry did not arrive, in sentences for a log, and whether to send it again.
 
-A reason never holds a header's value, nor an exception's own text, which may show one.
+A reason never contains a header's value, nor an exception's own text, which may contain one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from traced_flask.wire import Unreachable
 
-LONGEST_RETRY_AFTER: Final = 60.0  # s
-LONGEST_TEXT: Final = 200  # characters of a receiver's text in a log line
+MAX_RETRY_AFTER: Final = 60.0  # s
+MAX_TEXT: Final = 200  # characters of a receiver's text in a log line
 
 # Statuses after which the same batch may be sent again:
 # https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
@@ -29,7 +29,7 @@ RETRYABLE: Final = frozenset({429, 502, 503, 504})
 
 STATUSES: Final = {
     400: "it does not understand this telemetry ({}). Compare its OTLP version with this one's",
-    401: "the API key is not accepted ({}). Check that it is whole, still valid and from this region",
+    401: "the API key is not accepted ({}). Check that it is complete, still valid and from this region",
     403: "the API key may not send here ({}). Check its permissions",
     404: "there is no OTLP receiver at this address ({}). Check it; a base address is without /v1/traces",
     405: "there is no OTLP receiver at this address ({}). Check it; a base address is without /v1/traces",
@@ -39,10 +39,10 @@ STATUSES: Final = {
 REDIRECTED: Final = (
     "it redirects ({}), which telemetry does not follow. Give the final address (https instead of http?)"
 )
-IN_TROUBLE: Final = "it is in trouble ({}). Look at its log"
-REFUSED: Final = "it refuses this telemetry ({})"
+UNAVAILABLE: Final = "it is unavailable ({}). Look at its log"
+REFUSED: Final = "it rejects this telemetry ({})"
 NO_RECEIVER: Final = "there is no OTLP receiver at this address: it answered with {}. Check the address and the port"
-BAD_ADDRESS: Final = "the address is not one for OTLP over HTTP. It looks like http://localhost:4318"
+BAD_ADDRESS: Final = "the address is not valid. An example: http://localhost:4318"
 NO_CONNECTION: Final = "nothing accepts connections there. Check the address and that it runs"
 NO_TLS: Final = "it does not speak TLS. Check whether its address begins with http://, not https://"
 NO_ANSWER: Final = "no answer within {:.2g} s. Check that it runs and can be reached"
@@ -60,8 +60,8 @@ class Failure:
         reason: a sentence without its full stop and without secrets.
         retryable: whether the same batch may be sent again.
         pause: seconds that the receiver asked for in Retry-After, a minute at most.
-        too_large: the receiver may take the batch in parts (413).
-        rejected: items that the receiver left out when it took the rest; None when it took nothing.
+        too_large: the receiver may accept the batch in parts (413).
+        rejected: items that the receiver rejected when it accepted the rest; None when it accepted nothing.
     """
 
     reason: str
@@ -74,21 +74,21 @@ class Failure:
 UNCONFIGURED: Final = Failure("there is nothing to send with")  # a setting: neither a loss nor an outage
 
 
-def judged(response: http.client.HTTPResponse, answer: bytes, secrets: Iterable[str] = ()) -> Failure | None:
-    """What an answer means: None when the receiver took everything."""
+def failure_of(response: http.client.HTTPResponse, answer: bytes, secrets: Iterable[str] = ()) -> Failure | None:
+    """Why the receiver did not accept everything; None if it did."""
     status = response.status
     if 200 <= status < 300:
         if (response.getheader("Content-Type") or "").lower().startswith("text/html"):
             return Failure(NO_RECEIVER.format("a web page"))
         return partly_rejected(answer, secrets)
-    otherwise = REDIRECTED if 300 <= status < 400 else IN_TROUBLE if status in RETRYABLE else REFUSED
+    otherwise = REDIRECTED if 300 <= status < 400 else UNAVAILABLE if status in RETRYABLE else REFUSED
     retryable = status in RETRYABLE
     pause = retry_after(response.getheader("Retry-After")) if retryable else None
     return Failure(STATUSES.get(status, otherwise).format(status), retryable, pause, too_large=status == 413)
 
 
 def partly_rejected(answer: bytes, secrets: Iterable[str]) -> Failure | None:
-    """What the receiver left out: https://opentelemetry.io/docs/specs/otlp/#partial-success (the signals are alike)."""
+    """What the receiver rejected: https://opentelemetry.io/docs/specs/otlp/#partial-success (the signals are alike)."""
     try:
         partial = ExportTraceServiceResponse.FromString(answer).partial_success
     except DecodeError:
@@ -103,9 +103,9 @@ def partly_rejected(answer: bytes, secrets: Iterable[str]) -> Failure | None:
 
 
 def escaped(text: str) -> str:
-    """`text` of someone else for a log line: one line, without control characters, 200 characters at most."""
-    written = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST_TEXT])
-    return written[:LONGEST_TEXT]
+    """`text` from outside for a log line: one line, without control characters, 200 characters at most."""
+    written = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:MAX_TEXT])
+    return written[:MAX_TEXT]
 
 
 def retry_after(value: str | None) -> float | None:
@@ -119,7 +119,7 @@ def retry_after(value: str | None) -> float | None:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
         except (IndexError, OverflowError, TypeError, ValueError):
             return None
-    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None
+    return min(seconds, MAX_RETRY_AFTER) if seconds > 0 else None
 
 
 def explain(error: Exception, timeout: float, own_ca: bool) -> Failure:

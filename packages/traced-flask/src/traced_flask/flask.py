@@ -1,4 +1,4 @@
-"""Traces Flask applications: what `opentelemetry.instrumentation.flask` does, for less CPU time, and to a stream's end.
+"""Traces Flask applications: what `opentelemetry.instrumentation.flask` does, for less CPU time, to a stream's end.
 
 Usage:
     from flask import Flask
@@ -13,7 +13,7 @@ Each request has a SERVER span, or an INTERNAL one where a span is current alrea
 - It starts when Flask has matched the route. It ends when the application returns a complete body, or with the last
   part of a streamed one; a generator runs in the span's context. A file that the server sends by itself
   (`wsgi.file_wrapper`) is not waited for. A client that leaves before the end adds the event "client disconnected".
-- An unhandled exception is recorded on it, also one in a teardown function or in a generator.
+- An unhandled exception is recorded on it, even one in a teardown function or in a generator.
 - Its trace is the caller's as far as the caller is trusted: see `callers.Callers`, TRUST_TRACEPARENT, CORS_ORIGINS.
 - The response names the trace in `traceresponse` and `Server-Timing`, unless
   `opentelemetry.instrumentation.propagators.set_global_response_propagator` has set other headers.
@@ -28,11 +28,11 @@ expressions. One with `//` is searched in the URL, any other in its path, always
 matches is neither traced nor measured.
 
 OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST, ..._SERVER_RESPONSE and ..._SANITIZE_FIELDS and
-OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS are followed. OTEL_SDK_DISABLED=true switches all of it off.
+OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS are supported. OTEL_SDK_DISABLED=true switches everything off.
 
-The stock instrumentor traces the application instead, with the query redacted, where it is asked for something that is
-only in it: `OTEL_SEMCONV_STABILITY_OPT_IN=http/dup`, `enable_commenter=True`, `commenter_options`, and any argument
-that is not named here.
+The stock instrumentor traces the application instead, with the query redacted, for what only it can do:
+`OTEL_SEMCONV_STABILITY_OPT_IN=http/dup`, `enable_commenter=True`, `commenter_options`, and any argument that is not
+named here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from traced_flask import settings
 from traced_flask.middleware import Middleware, RequestHook, ResponseHook
 from traced_flask.redaction import redact
 
-EXTENSION: Final = "traced_flask"  # in Flask.extensions: what takes the instrumentation off again
+EXTENSION: Final = "traced_flask"  # in Flask.extensions: what removes the instrumentation
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def redact_and_call(hook: ResponseHook | None, span: Span, status: str, headers:
 
 
 class FlaskInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Instruments one application, or all that are made after `instrument()`; the module says what that means."""
+    """Instruments one application, or all that are created after `instrument()`, as the module describes."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The versions of Flask that are instrumented."""
@@ -84,11 +84,11 @@ class FlaskInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         meter_provider: MeterProvider | None = None,
         **more: Any,
     ) -> None:
-        """Trace every request of `app`; providers that are left out are the global ones, also when set later."""
+        """Trace every request of `app`; without a provider, the global one is used, even if it is set later."""
         if settings.disabled():
             return
         if EXTENSION in app.extensions:
-            logger.warning("The application is instrumented already.")
+            logger.warning("The application is already instrumented.")
             return
         opt_in = os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
         if enable_commenter or commenter_options or more or "http/dup" in map(str.strip, opt_in):
@@ -111,7 +111,7 @@ class FlaskInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     @staticmethod
     def uninstrument_app(app: flask.Flask) -> None:
-        """Trace `app` no longer."""
+        """Stop tracing `app`."""
         if (remove := app.extensions.pop(EXTENSION, None)) is None:
             logger.warning("The application is not instrumented.")
             return

@@ -1,4 +1,4 @@
-"""Threads under gevent, which report a failure when they end after a fork."""
+"""Threads under gevent, which report an error when they end after a fork."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def hide_failures_of_inherited_threads() -> None:
-    """Print no traceback of a thread that misses itself in `threading`'s list when it ends.
+    """Print no traceback of a thread that is not in `threading`'s list when it ends.
 
-    With gevent workers and `preload_app` that is how each of the SDK's threads ends: `threading` has forgotten those of
-    before the fork, and gevent has renamed all threads that began before its patches. Nothing is lost by it.
+    With gevent workers and `preload_app` each of the SDK's threads ends like this: `threading` has forgotten those from
+    before the fork, and gevent has renamed those that started before its patches. Nothing is lost.
     https://github.com/open-telemetry/opentelemetry-python/issues/3884
     """
     monkey = sys.modules.get("gevent.monkey")

@@ -13,15 +13,15 @@ import sys
 from threading import Thread
 from typing import Any, Final
 
-from traced_flask.delivery import LONGEST_END
+from traced_flask.delivery import SHUTDOWN_TIMEOUT
 from traced_flask.routes import announce_for_workers
 from traced_flask.setup import shutdown
 
-REPLACED: Final = 0.5  # seconds that a worker gives a destination in an outage while its successor waits
+REPLACED: Final = 0.5  # seconds for a destination in an outage, while the next worker waits
 
 
 def quote_nothing(record: logging.LogRecord) -> bool:
-    """Shorten gunicorn's line about a refused request: it quotes a part, which may be a caller's credentials."""
+    """Shorten gunicorn's line about an invalid request: it quotes a part, which may be a caller's credentials."""
     if (message := record.getMessage()).startswith("Invalid request from ip="):
         record.msg, record.args = message.partition(": ")[0], ()
     return True
@@ -47,13 +47,13 @@ def worker_int(worker: Any) -> None:
     if pool := getattr(worker, "tpool", None):
         waiting = Thread(target=pool.shutdown, daemon=True)
         waiting.start()
-        waiting.join(max(0.0, worker.cfg.graceful_timeout - LONGEST_END - 1))
+        waiting.join(max(0.0, worker.cfg.graceful_timeout - SHUTDOWN_TIMEOUT - 1))
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Deliver the telemetry of a worker that ends, in 3 seconds at most.
 
-    Where `max_requests` ends it, gunicorn starts its successor when it is gone: it gives a destination in an outage
+    When `max_requests` ends it, gunicorn starts the next worker only after it, so a destination in an outage gets
     half a second.
     """
     if worker.pid == os.getpid():  # gunicorn calls this in its master too, for a worker that was killed

@@ -1,4 +1,4 @@
-"""A client of Honeycomb's API for the command line, and in words what its answers mean.
+"""A client of Honeycomb's API for the command line, with explanations of its responses.
 
 https://docs.honeycomb.io/api/
 """
@@ -24,7 +24,7 @@ from traced_flask.wire import is_loopback
 
 WHERE_KEYS_ARE: Final = "https://docs.honeycomb.io/configure/environments/manage-api-keys/"
 TIMEOUT: Final = 10.0  # seconds
-LONGEST_ANSWER: Final = 1 << 20  # bytes
+MAX_RESPONSE: Final = 1 << 20  # bytes
 RETRY: Final = 3  # exit status
 
 # What a key may do: the names in the API's answers and on Honeycomb's pages.
@@ -40,7 +40,7 @@ PERMISSIONS: Final = {
 
 
 class Problem(Exception):
-    """A reason to stop, in sentences that hold no key. `status` is the exit status: 1, or 3 where a retry may help."""
+    """A reason to stop, in sentences without the key. `status` is the exit status: 1, or 3 if a retry may help."""
 
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text)
@@ -73,7 +73,7 @@ class Answer(NamedTuple):
 
     @property
     def clock_skew(self) -> float:
-        """Seconds by which this machine's clock is ahead of the server's; 0 where the answer does not tell."""
+        """Seconds by which this machine's clock is ahead of the server's; 0 if the response does not tell."""
         try:
             return time.time() - parsedate_to_datetime(self.headers["Date"]).timestamp()
         except (KeyError, TypeError, ValueError, IndexError, OverflowError):
@@ -81,7 +81,7 @@ class Answer(NamedTuple):
 
 
 class HoneycombAPI:
-    """The API at `address`, with `key`. Follows no redirect, since the key would go along."""
+    """The API at `address`, with `key`. Follows no redirect, which would get the key."""
 
     def __init__(self, address: str, key: str) -> None:
         self.address = address
@@ -102,7 +102,7 @@ class HoneycombAPI:
                 text = b""
                 for part in answer.iter_content(1 << 16):
                     text += part
-                    if len(text) > LONGEST_ANSWER:
+                    if len(text) > MAX_RESPONSE:
                         break
         except (requests.RequestException, OSError, ValueError) as error:
             raise _no_answer(error, self.address) from None
@@ -114,7 +114,7 @@ class HoneycombAPI:
         return self.call("GET", path)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON that a successful request answers. Raises Problem for every other answer."""
+        """The JSON of a successful response. Raises Problem for any other."""
         answer = self.ask(method, path, body)
         self.check(answer)
         return answer.body
@@ -133,7 +133,7 @@ class HoneycombAPI:
             raise Problem("This is not Honeycomb's API. Check HONEYCOMB_API_ENDPOINT.") from None
 
     def readable(self, text: object) -> str:
-        """Text of the server for a terminal: short, without control characters and without the key."""
+        """Text from the server, for a terminal: short, without control characters and without the key."""
         return escaped(str(text).replace(self._key, "REDACTED"))
 
     def check(self, answer: Answer) -> None:

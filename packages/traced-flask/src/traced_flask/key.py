@@ -1,4 +1,4 @@
-"""The Honeycomb API key: what makes one, and where it is found."""
+"""The Honeycomb API key: its format, and where it is found."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ KINDS: Final = {  # https://docs.honeycomb.io/configure/environments/manage-api-
     "classic ingest key": r"hc[a-z]ic_[0-9a-z]{58}",
     "classic key": r"[0-9a-f]{32}",
 }
-FIFO_WAIT: Final = 2.0  # seconds for a writer; the application waits for it to start
-LARGEST_FILE: Final = 1 << 20  # bytes
+FIFO_WAIT: Final = 2.0  # seconds for a writer; the start of the application waits for it
+MAX_FILE: Final = 1 << 20  # bytes
 
 
 def problem_with_key(key: str) -> str | None:
@@ -41,7 +41,7 @@ def problem_with_key(key: str) -> str | None:
     if re.match(r"hc[a-z]mk_", key):
         return "is a management key, which cannot send telemetry"
     if not re.fullmatch(r"[0-9A-Za-z_-]+", key):
-        return "contains characters that no key has"
+        return "contains characters that keys do not have"
     if re.fullmatch(r"hc[a-z]{2}[ck]_[0-9a-z]{26}", key):
         return "is the ID of a key, without the secret that follows it"
     if re.match(r"hc[a-z]i[ck]_", key) and len(key) != 64:
@@ -70,9 +70,9 @@ class Place(NamedTuple):
 
 
 def places(environ: Mapping[str, str], dotenv: Path | None) -> list[Place]:
-    """Every place that holds a key, or should: the environment, the file that is named there, then `dotenv`.
+    """Every place that has a key, or should have one: the environment, the file that it names, then `dotenv`.
 
-    A `dotenv` that is a FIFO is not opened where the environment holds a key: whoever set it has read the FIFO.
+    A `dotenv` that is a FIFO is not opened if the environment has a key: whoever set it has read the FIFO.
     """
     found = []
     if environ.get(NAME):
@@ -111,8 +111,8 @@ def _from_dotenv(path: Path) -> Place | None:
 def read_variables(path: Path) -> dict[str, str]:
     """The variables of a file like .env, as python-dotenv reads them.
 
-    Empty without the file or without python-dotenv. Raises ValueError, whose words complete a sentence that begins
-    with the file's name, for one that cannot be read.
+    Empty without the file or without python-dotenv. Raises ValueError if it cannot be read; the message completes a
+    sentence that starts with the file's name.
     """
     try:
         from dotenv import dotenv_values
@@ -126,18 +126,18 @@ def read_variables(path: Path) -> dict[str, str]:
 
 
 def _read(path: Path) -> str:
-    """The text of a file, or of a FIFO that somebody writes to within `FIFO_WAIT` seconds."""
+    """The text of a file, or of a FIFO that a program writes to within `FIFO_WAIT` seconds."""
     try:
-        content = _read_fifo(path) if _is_fifo(path) else path.open("rb").read(LARGEST_FILE)
+        content = _read_fifo(path) if _is_fifo(path) else path.open("rb").read(MAX_FILE)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise
     except UnicodeDecodeError:
-        raise ValueError("is not UTF-8") from None  # whose text holds the content
+        raise ValueError("is not UTF-8") from None  # its text contains the content
     except OSError as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from None
     if "\0" in text:
-        raise ValueError("holds NUL bytes; save it as UTF-8")
+        raise ValueError("contains NUL bytes; save it as UTF-8")
     return text
 
 
@@ -152,11 +152,11 @@ def _read_fifo(path: Path) -> bytes:
     until, content = time.monotonic() + FIFO_WAIT, b""
     fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        while len(content) < LARGEST_FILE and (left := until - time.monotonic()) > 0:
+        while len(content) < MAX_FILE and (left := until - time.monotonic()) > 0:
             if not select.select([fifo], [], [], left)[0]:
                 break
             with contextlib.suppress(BlockingIOError):
-                if not (part := os.read(fifo, LARGEST_FILE)):
+                if not (part := os.read(fifo, MAX_FILE)):
                     return content
                 content += part
     finally:
@@ -165,7 +165,7 @@ def _read_fifo(path: Path) -> bytes:
 
 
 class HoneycombKey:
-    """The API key of the moment, from the environment or from a file that is read again when it changes.
+    """The current API key, from the environment or from a file that is read again when it changes.
 
     `dotenv` is a file of variables, used in development. A key that is in it and in the environment too counts as the
     file's, since `flask run` and Compose copy it there. A FIFO is read once. Safe to use from any thread.
@@ -183,14 +183,14 @@ class HoneycombKey:
             self._files.append((dotenv, _from_dotenv))
         self._read_changed()
         if given and dotenv and (place := self._places.get(dotenv)) and place.key == given:
-            del environ[NAME]  # the reloader's child would take it for one that the file does not decide
+            del environ[NAME]  # or the reloader's child would not follow the file
             given = None
         self._fixed = _place("the environment", given) if given else None
         self._take()
 
     def __call__(self) -> str | None:
         """The key, or None while there is no usable one."""
-        # Not for ever: in a forked child the lock may be held by a thread of its parent.
+        # With a timeout: in a forked child the lock may be held by a thread of its parent.
         if not (self._fixed and self._fixed.key) and self._lock.acquire(timeout=1):
             try:
                 before = self._key
@@ -202,7 +202,7 @@ class HoneycombKey:
         return self._key
 
     def _read_changed(self) -> bool:
-        """Read the files that are not as they were; whether there are any."""
+        """Read the files that have changed; return whether there are any."""
         changed = False
         for path, read in self._files:
             signature = None if _is_fifo(path) else _signature(path)

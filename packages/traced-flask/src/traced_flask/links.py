@@ -1,4 +1,4 @@
-"""Where a person who develops looks at a trace: in Honeycomb when there is a key, else in the viewer."""
+"""Where a developer looks at a trace: in Honeycomb if there is a key, else in the viewer."""
 
 from __future__ import annotations
 

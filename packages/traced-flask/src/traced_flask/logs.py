@@ -16,7 +16,7 @@ from opentelemetry.instrumentation.logging import handler
 LEFT_OUT: Final = re.compile(r"(werkzeug|gunicorn\.access|waitress\.queue|urllib3|opentelemetry|traced_flask)(\.|$)")
 HEALTH_CHECK: Final = re.compile(r'"(GET|HEAD) \S*/(health|healthz|healthcheck|livez|readyz|live|ready|ping)/?[ ?]')
 LINE: Final = "%(asctime)s %(levelname)s %(name)s%(trace)s %(message)s"
-REMEMBERED: Final = 100  # tracebacks
+MAX_TRACEBACKS: Final = 100  # tracebacks
 INTERVAL: Final = 60.0  # seconds in which the same traceback is written once
 
 
@@ -48,7 +48,7 @@ class LoggingHandler(handler.LoggingHandler):
 
 
 def detach() -> None:
-    """Take every `LoggingHandler` from the root logger."""
+    """Remove every `LoggingHandler` from the root logger."""
     for each in logging.root.handlers[:]:
         if isinstance(each, LoggingHandler):
             logging.root.removeHandler(each)
@@ -57,7 +57,7 @@ def detach() -> None:
 def log_to_stderr() -> None:
     """Write log records of INFO and above to standard error, with the ids of the current span.
 
-    Does nothing if the root logger has a handler that writes already. Access-log lines of health checks are left out,
+    Does nothing if the root logger already has a handler that writes. Access-log lines of health checks are left out,
     and the same traceback is written once a minute.
     """
     if all(isinstance(each, LoggingHandler) for each in logging.root.handlers):
@@ -97,6 +97,6 @@ class StderrFormatter(logging.Formatter):
         if now - self._written.get(frames, -INTERVAL) < INTERVAL:
             return True
         self._written[frames] = now
-        if len(self._written) > REMEMBERED:
+        if len(self._written) > MAX_TRACEBACKS:
             del self._written[next(iter(self._written))]
         return False

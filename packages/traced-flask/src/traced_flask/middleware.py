@@ -72,12 +72,12 @@ class Middleware:
 
     @functools.cached_property
     def callers(self) -> Callers:
-        """Who is trusted, by the configuration as it is at the first request."""
+        """Who is trusted, by the configuration at the first request."""
         return Callers.from_config(self.app.config)
 
     @functools.cached_property
     def metrics(self) -> HttpMetrics | None:
-        """What measures requests; None where no meter provider is set at the first request."""
+        """Records metrics; None if no meter provider is set at the first request."""
         provider = self.meter_provider or metrics.get_meter_provider()
         if type(provider).__module__.startswith("opentelemetry.metrics"):  # the API's own, which record nothing
             return None
@@ -115,7 +115,7 @@ class Middleware:
             signal.connect(receiver, self.app)
 
     def remove(self) -> None:
-        """Trace no further request."""
+        """Stop tracing requests."""
         self.excluded_paths = EVERYTHING
         if self.app.wsgi_app is self:  # else another middleware is around this one
             self.app.wsgi_app = self.wsgi_app  # type: ignore[assignment,method-assign]
@@ -144,7 +144,7 @@ class Exchange:
     error_type: str | None = None
     is_complete = False  # whether the whole body is there when the application returns
     headers: Sequence[tuple[str, str]] = ()
-    is_sent = False  # whether a part of the body has left, and with it the status
+    is_sent = False  # whether a part of the body has been sent, and with it the status
     is_over = False
 
     def __init__(self, middleware: Middleware, environ: WSGIEnvironment, start_response: StartResponse) -> None:
@@ -204,7 +204,7 @@ class Exchange:
             span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 
     def crash(self, error: BaseException) -> None:
-        """End the span with an exception that the server gets: it answers 500, unless the status has left already."""
+        """End the span with an exception that reaches the server, which answers 500 unless the status has been sent."""
         if self.is_over:
             return
         span = self.span or self.begin()
@@ -232,7 +232,7 @@ class Exchange:
         self.error = None  # its traceback refers to this exchange
 
     def answer(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Return `body` if it is complete or a file that the server sends by itself, else this exchange around it."""
+        """Return `body` if it is complete or a file that the server sends by itself, else this exchange with it."""
         file_wrapper = self.environ.get("wsgi.file_wrapper")
         is_file = isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
         if self.is_complete or is_file or isinstance(body, (list, tuple)):
@@ -265,7 +265,7 @@ class Exchange:
         return part
 
     def close(self) -> None:
-        """Close the body: the server calls this at its end, and when the client has left before."""
+        """Close the body: the server calls this when it ends or the client disconnects."""
         try:
             if close := getattr(self.body, "close", None):
                 self.run(close)
@@ -281,7 +281,7 @@ current: Final[contextvars.ContextVar[Exchange | None]] = contextvars.ContextVar
 
 
 def matched(app: flask.Flask, **_: Any) -> None:
-    """Start the span and make it current: Flask has looked for the route."""
+    """Start the span and make it current, once Flask has matched the route."""
     exchange = current.get()
     if exchange is not None and exchange.span is None:
         rule = flask.request.url_rule

@@ -1,4 +1,4 @@
-"""What the fixture `spans` of traced-flask's pytest plugin answers.
+"""What the fixture `spans` of traced-flask's pytest plugin returns.
 
     def test_the_list_of_activities_is_traced(client, spans):
         client.get("/api/activities")
@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 
 class Spans:
-    """The spans that ended since the test began, in the order in which they ended."""
+    """The spans that ended since the test started, in the order in which they ended."""
 
     def __init__(self, exporter: InMemorySpanExporter) -> None:
         self._exporter = exporter

@@ -1,4 +1,4 @@
-"""Query strings hold tokens and names: they are redacted in every attribute that would show them."""
+"""Query strings contain tokens and names: they are redacted in every attribute that would contain them."""
 
 from __future__ import annotations
 

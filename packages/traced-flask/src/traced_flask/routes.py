@@ -1,8 +1,8 @@
 """Where telemetry goes, and the sentence that says so.
 
-1. Where the standard variables OTEL_EXPORTER_OTLP_* name a receiver, there.
+1. To the receiver that the standard variables OTEL_EXPORTER_OTLP_* name, if they do.
 2. Otherwise to Honeycomb, with an API key: HONEYCOMB_API_KEY, HONEYCOMB_API_KEY_FILE or, in development, .env.
-3. In development to the viewer as well, where VIEWER_ENDPOINT names one.
+3. In development to the viewer as well, if VIEWER_ENDPOINT names one.
 4. Otherwise nowhere, and a warning says what to do.
 """
 
@@ -34,8 +34,8 @@ from traced_flask.wire import is_loopback
 
 logger = logging.getLogger(__name__)
 
-SIGNALS: Final = {"traces": "otlp", "logs": "otlp", "metrics": "none"}  # and the exporters that are the default
-LONGEST_TIMEOUT: Final = 600.0  # seconds
+SIGNALS: Final = {"traces": "otlp", "logs": "otlp", "metrics": "none"}  # and the default exporters
+MAX_TIMEOUT: Final = 600.0  # seconds
 WHAT_TO_DO: Final = "Set HONEYCOMB_API_KEY, or OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_SDK_DISABLED=true"
 
 Compression = Literal["gzip", "deflate"]
@@ -50,13 +50,13 @@ def without_credentials(url: str) -> str:
 
 
 def service_name() -> str:
-    """What this service is called: by the global TracerProvider's resource, else by the environment."""
+    """The service's name, from the global TracerProvider's resource, else from the environment."""
     resource = getattr(trace.get_tracer_provider(), "resource", None) or OTELResourceDetector().detect()
     return str(resource.attributes.get("service.name") or "unknown_service")
 
 
 class Routes:
-    """The destinations of each signal, as the environment says when this is made."""
+    """The destinations of each signal, by the environment at the time of creation."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -104,7 +104,7 @@ class Routes:
         return True
 
     def _add_honeycomb(self, signals: Sequence[str]) -> None:
-        """Send `signals` to Honeycomb with a key, in development with one that comes later too."""
+        """Send `signals` to Honeycomb if there is a key; in development, also once there is one."""
         if not signals:
             return
         development = settings.development()
@@ -131,7 +131,7 @@ class Routes:
         if base is None or not settings.development():
             return
         if not is_address(base):
-            self._note("VIEWER_ENDPOINT is not an address like http://localhost:4318; it is left out")
+            self._note("VIEWER_ENDPOINT is not an address like http://localhost:4318; it is ignored")
             return
         for signal in signals:
             headers = self._viewer_trace_headers if signal == "traces" else dict
@@ -139,12 +139,12 @@ class Routes:
             self._add(without_credentials(base), signal, endpoint)
 
     def _viewer_trace_headers(self) -> dict[str, str]:
-        """Where Honeycomb shows a trace of this service: the viewer has no key to find that out."""
+        """Where Honeycomb shows a trace of this service: the viewer has no key to look it up."""
         base = self.honeycomb_traces(service_name())
         return {"x-honeycomb-trace-url": base} if base else {}
 
     def honeycomb_traces(self, service: str) -> str | None:
-        """Where Honeycomb shows the traces of `service`, but for a trace's id; None until it is known."""
+        """Where Honeycomb shows the traces of `service`, without the trace id; None until it is known."""
         if self.account is None or (owner := self.account()) is None:
             return None
         pages = regions.region_of(self._api).pages
@@ -198,7 +198,7 @@ def explicit(
     url = endpoint or _standard_url(signal) or f"http://localhost:4318/v1/{signal}"
     sent = {**_standard_headers(signal), **{name.lower(): value for name, value in (headers or {}).items()}}
     given: dict[str, Any] = {
-        "timeout": timeout if timeout and 0 < timeout <= LONGEST_TIMEOUT else None,
+        "timeout": timeout if timeout and 0 < timeout <= MAX_TIMEOUT else None,
         "certificate": certificate_file,
         "client_certificate": client_certificate_file,
         "client_key": client_key_file,
@@ -216,8 +216,8 @@ def destinations(signal: str) -> list[dict[str, Any]]:
     """Where `signal` goes, as keyword arguments of OpenTelemetry's own exporters: endpoint, headers and session.
 
     `signal` is "traces", "logs" or "metrics"; metrics are off until OTEL_METRICS_EXPORTER=otlp. The session reaches
-    this machine without a proxy. The headers hold the Honeycomb API key of the moment: an exporter that is made of them
-    does not notice a new one.
+    this machine without a proxy. The headers contain the current Honeycomb API key: an exporter that is created with
+    them does not notice a new one.
     """
     if settings.disabled():
         return []
@@ -253,10 +253,10 @@ def announce() -> None:
 
 
 def announce_for_workers(log: Log) -> None:
-    """Do it in a server's first process, for all those that it forks: they log nothing."""
+    """Announce in a server's first process, for all those that it forks, which then log nothing."""
     global _announced_for_workers
     if not settings.disabled():
-        _log(log, Routes())  # routes that are forgotten: a worker's application may set variables
+        _log(log, Routes())  # not kept, since a worker's application may set variables
         _announced_for_workers = True
 
 
@@ -267,7 +267,7 @@ def _log(log: Log, found: Routes) -> None:
 
 
 def _log_once(log: Log, level: int, sentence: str) -> None:
-    is_written = log is not logger or logger.isEnabledFor(level)  # if not, a server's own log may say it later
+    is_written = log is not logger or logger.isEnabledFor(level)  # if not, a server's own log may write it later
     if is_written and sentence not in _announced and not _announced_for_workers:
         _announced.add(sentence)
         log.log(level, sentence)
@@ -278,7 +278,7 @@ def viewer_endpoint() -> str | None:
     return (settings.own("VIEWER_ENDPOINT") or "").rstrip("/") or None
 
 
-# The standard variables, one of a signal before that of all signals.
+# The standard variables. The one for a signal overrides the one for all signals.
 
 
 def _variable(signal: str, what: str) -> str:
@@ -324,7 +324,7 @@ def _endpoint(signal: str, url: str, headers: Callable[[], Mapping[str, str] | N
 
 
 def _honeycomb_headers(key: HoneycombKey, signal: str) -> Callable[[], dict[str, str] | None]:
-    """The headers of the moment. Metrics and classic keys need a dataset.
+    """The current headers. Metrics and classic keys need a dataset.
 
     https://docs.honeycomb.io/send-data/opentelemetry/
     """

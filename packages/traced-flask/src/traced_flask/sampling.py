@@ -1,4 +1,4 @@
-"""Which traces are kept, so that a receiver can count those that are not."""
+"""Which traces are kept, and the weight with which a receiver counts them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def sampler() -> Sampler | None:
 class ConsistentProbabilitySampler(Sampler):
     """Keeps one trace in `rate`, each of its spans with the attribute `SampleRate`, by which Honeycomb counts.
 
-    Where a trace starts, its id decides, so every service comes to the same answer; everywhere else the parent's
-    decision stands. The rate of the service that decided travels in tracestate, as the threshold that OpenTelemetry
+    Where a trace starts, its id decides, so every service decides the same; everywhere else the parent's decision
+    applies. The rate of the service that decided travels in tracestate, as the threshold that OpenTelemetry
     specifies, and is what counts: a service that keeps one in 10 gives the spans of a trace that another service kept
     as one in 2 the rate of 2, and those of a trace without a rate, 1.
 
@@ -89,4 +89,4 @@ def rate_in(ot: str | None) -> int:
         return 1
     left_out = int(found[1].ljust(RANDOM_BITS // 4, "0"), 16)
     rate = round((1 << RANDOM_BITS) / ((1 << RANDOM_BITS) - left_out))
-    return rate if rate <= checks.HIGHEST_RATE else 1  # anyone can send one, and it multiplies what is counted
+    return rate if rate <= checks.MAX_RATE else 1  # anyone can send one, and it multiplies what is counted

@@ -1,8 +1,8 @@
-"""The environment variables that are followed, checked once, when the package is imported.
+"""The environment variables that are read, checked once, when the package is imported.
 
 OpenTelemetry's SDK and instrumentations read their variables where they need them, some while they are imported.
 A value that they cannot follow ends in an exception, a traceback or silence. `prepare` leaves in the environment only
-what they can follow, and answers one sentence for each value that it changes or that nothing here reads.
+what they can follow, and returns one sentence for each value that it changes or that nothing here reads.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
@@ -34,7 +34,7 @@ CONVENTIONS: Final = ("http", "http/dup", "database", "database/dup", "gen_ai_la
 SIGNAL: Final = r"((TRACES|LOGS|METRICS)_)?"
 
 problems: list[str] = []
-"""A sentence for each value that is not followed as it is. `routes.announce` logs them."""
+"""A sentence for each value that is changed or ignored. `routes.announce` logs them."""
 
 
 def own(name: str) -> str | None:
@@ -55,7 +55,7 @@ def development() -> bool:
 
 
 def prepare(environ: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Make `environ` follow the specification, and return a sentence for each value that is not followed.
+    """Make `environ` follow the specification, and return a sentence for each value that is changed or ignored.
 
     An empty variable counts as unset, as the specification says: it is removed.
     """
@@ -143,12 +143,12 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("OTEL_PYTHON_LOG_LEVEL", one_of("debug", "info", "warning", "error", default="info")),
     ("OTEL_PYTHON_LOG_HANDLER_LEVEL", one_of("debug", "info", "warning", "error", "critical", default="notset")),
     ("OTEL_PYTHON_LOG_FORMAT", checks.log_format),
-    ("OTEL_(EXPERIMENTAL_)?CONFIG_FILE", checks.not_followed("the other variables are")),
+    ("OTEL_(EXPERIMENTAL_)?CONFIG_FILE", checks.not_followed("the other variables are used")),
     ("OTEL_PYTHON_ID_GENERATOR", checks.id_generator),
     ("OTEL_PYTHON_(TRACER|METER|LOGGER)_CONFIGURATOR", checks.not_followed("every tracer, meter and logger is on")),
     (
         "OTEL_PYTHON_EXPORTER_OTLP_HTTP_.*CREDENTIAL_PROVIDER",
-        lambda text: (None, ["is not followed; headers are taken from OTEL_EXPORTER_OTLP_HEADERS"]),
+        lambda text: (None, ["is not supported; headers are taken from OTEL_EXPORTER_OTLP_HEADERS"]),
     ),
     ("OTEL_LOG_LEVEL", checks.not_followed("the level of Python's logging is used")),
 )

@@ -1,4 +1,4 @@
-"""The end of a process: telemetry is delivered, and never takes longer than it may."""
+"""The shutdown of telemetry when a process ends: it is delivered, within a time limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from types import FrameType
 from typing import Final, Protocol
 
-from traced_flask.delivery import LONGEST_END, begin_end, is_ending
+from traced_flask.delivery import SHUTDOWN_TIMEOUT, is_shutting_down, start_shutdown
 from traced_flask.logs import detach
 
 MARGIN: Final = 0.25  # seconds in which deliveries log what they could not send
@@ -38,13 +38,13 @@ def shutdown_at_exit(*providers: Provider) -> None:
     atexit.register(shutdown)
 
 
-def shutdown(seconds: float = LONGEST_END, in_outage: float | None = None) -> None:
+def shutdown(seconds: float = SHUTDOWN_TIMEOUT, in_outage: float | None = None) -> None:
     """Do now what `shutdown_at_exit` does at the end.
 
     All together take up to `seconds`, and deliveries to a destination in an outage up to `in_outage`.
     """
     until = time.monotonic() + seconds
-    begin_end(seconds - MARGIN, in_outage)
+    start_shutdown(seconds - MARGIN, in_outage)
     detach()  # what is logged from now on could not be sent
     providers, _shutdowns[:] = _shutdowns[:], []
     for each in providers:
@@ -92,9 +92,9 @@ _exits_until = float("-inf")  # on time.monotonic()
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end the process as `sys.exit` does, so that telemetry is delivered, unless somebody handles it.
+    """Let SIGTERM end the process as `sys.exit` does, so that telemetry is delivered, unless it has a handler.
 
-    A process that `multiprocessing` has started stays as it is: its parent ends it so, and then waits for it.
+    A process that `multiprocessing` has started is left alone: its parent ends it with SIGTERM, and then waits for it.
     """
     is_main = threading.current_thread() is threading.main_thread() and not _is_of_multiprocessing()
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -103,19 +103,19 @@ def end_on_sigterm() -> None:
 
 
 def _is_of_multiprocessing() -> bool:
-    return multiprocessing.current_process().name != "MainProcess"  # `parent_process` says it later
+    return multiprocessing.current_process().name != "MainProcess"  # `parent_process` is set later
 
 
 def _exit(signum: int, frame: FrameType | None) -> None:
-    """Exit with what a shell sees of a process that the signal ends.
+    """Exit with the status that a shell reports for a process that the signal ended.
 
-    A signal that comes while the process ends would cut that off, so it is ignored, for 3 seconds at most.
+    Another signal would interrupt the exit, so it is ignored, for 3 seconds at most.
     """
     global _exits_until
     if _is_of_multiprocessing():  # forked, with this handler
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
     now = time.monotonic()
-    if now >= _exits_until and not is_ending():
-        _exits_until = now + LONGEST_END
+    if now >= _exits_until and not is_shutting_down():
+        _exits_until = now + SHUTDOWN_TIMEOUT
         sys.exit(128 + signum)

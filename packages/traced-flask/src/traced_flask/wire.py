@@ -1,4 +1,4 @@
-"""A connection with one deadline for everything that happens on it, through a proxy where the environment names one."""
+"""A connection with one deadline for everything, through a proxy if the environment names one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 from requests.utils import get_environ_proxies, select_proxy
 
 
-class AnswerTooLong(Exception):
-    """The receiver sends more than `Wire.LONGEST_ANSWER` bytes."""
+class ResponseTooLong(Exception):
+    """The receiver sends more than `Wire.MAX_RESPONSE` bytes."""
 
 
 class Unreachable(Exception):
@@ -27,18 +27,18 @@ class Unreachable(Exception):
 
 
 class Wire:
-    """What `http.client` uses of a socket: each operation ends at the deadline, and an answer has a longest length."""
+    """What `http.client` uses of a socket: each operation ends at the deadline, and a response has a size limit."""
 
-    LONGEST_ANSWER: Final = 64 * 1024  # bytes, with its headers
+    MAX_RESPONSE: Final = 64 * 1024  # bytes, with its headers
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self.sock = sock
         self.renew(deadline)
 
     def renew(self, deadline: float) -> None:
-        """Begin another request, which ends at `deadline` (on time.monotonic())."""
+        """Start another request, which ends at `deadline` (on time.monotonic())."""
         self.deadline = deadline
-        self.unread = self.LONGEST_ANSWER
+        self.unread = self.MAX_RESPONSE
 
     def sendall(self, data: bytes) -> None:
         left = memoryview(data)
@@ -47,7 +47,7 @@ class Wire:
             left = left[self.sock.send(left) :]
 
     def readable(self) -> bool:
-        """Whether there is something to read: an answer, or the end of the connection."""
+        """Whether there is something to read: a response, or the end of the connection."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.sock, selectors.EVENT_READ)
             return bool(selector.select(0))
@@ -60,7 +60,7 @@ class Wire:
 
 
 class WireReader(io.RawIOBase):
-    """The answer that comes over a wire."""
+    """The response that arrives over a wire."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -70,7 +70,7 @@ class WireReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if self.wire.unread <= 0:
-            raise AnswerTooLong
+            raise ResponseTooLong
         self.wire.sock.settimeout(remaining(self.wire.deadline))
         count = self.wire.sock.recv_into(buffer, min(len(buffer), self.wire.unread))
         self.wire.unread -= count
@@ -78,7 +78,7 @@ class WireReader(io.RawIOBase):
 
 
 def remaining(deadline: float) -> float:
-    """Seconds until `deadline`, more than none. Raises TimeoutError after it."""
+    """Seconds until `deadline`, more than 0. Raises TimeoutError after it."""
     if (left := deadline - time.monotonic()) > 0:
         return left
     raise TimeoutError
@@ -86,7 +86,7 @@ def remaining(deadline: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Proxy:
-    """What HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names. `url` may hold a password."""
+    """The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names. `url` may contain a password."""
 
     url: str = dataclasses.field(repr=False)
     PORTS: ClassVar = {"http": 80, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
@@ -110,7 +110,7 @@ class Proxy:
         except (KeyError, ValueError):
             pass
         raise Unreachable(
-            "the address of the proxy is not one that is supported. It looks like http://proxy:3128; "
+            "the proxy's address is not supported. An example: http://proxy:3128; "
             "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
         )
 
@@ -171,16 +171,16 @@ class Proxy:
             wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
             answer = http.client.HTTPResponse(wire, method="CONNECT")  # type: ignore[arg-type]
             answer.begin()
-        except (OSError, http.client.HTTPException, AnswerTooLong):
+        except (OSError, http.client.HTTPException, ResponseTooLong):
             raise Unreachable(
-                f"the proxy {self.name} does not answer as one. Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+                f"the proxy {self.name} does not respond like a proxy. Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
             ) from None
         if answer.status != 200:
             raise Unreachable(f"the proxy {self.name} does not let it through ({answer.status}). Check HTTPS_PROXY")
 
     def _connect_socks(self, host: str, port: int, deadline: float) -> socket.socket:
         try:
-            import socks  # type: ignore[import-untyped]  # PySocks, where the user has installed it
+            import socks  # type: ignore[import-untyped]  # PySocks, if the user has installed it
         except ImportError:
             raise Unreachable(
                 f"the proxy {self.name} speaks SOCKS, for which the package PySocks is not installed. "
@@ -199,7 +199,7 @@ class Proxy:
                 proxy_password=unquote(parts.password) if parts.password else None,
             )
         except OSError:  # PySocks' errors are
-            raise Unreachable(f"the proxy {self.name} makes no connection. Check ALL_PROXY and NO_PROXY") from None
+            raise Unreachable(f"the proxy {self.name} did not connect. Check ALL_PROXY and NO_PROXY") from None
         return connected
 
 
@@ -235,7 +235,7 @@ def connect(host: str, port: int, deadline: float) -> socket.socket:
 def open_wire(
     host: str, port: int, deadline: float, proxy: Proxy | None, tls: Callable[[], ssl.SSLContext] | None
 ) -> Any:
-    """A wire to `host`, with TLS where `tls` makes its context. Raises OSError or `Unreachable`."""
+    """A wire to `host`, with TLS if `tls` creates its context. Raises OSError or `Unreachable`."""
     context = tls() if tls else None
     tunnel = context is not None
     sock = proxy.connect(host, port, deadline, tunnel) if proxy else connect(host, port, deadline)
