@@ -252,6 +252,33 @@ def test_the_builder_asks_and_the_address_keeps_the_query(page: Any, filled: str
     assert "no.such.field" in page.get_by_role("alert").inner_text()
 
 
+def test_a_cell_of_the_logs_heatmap_leads_to_its_logs(page: Any, filled: str) -> None:
+    asking = json.dumps({"calculations": [{"op": "HEATMAP", "column": "severity_number"}]})
+    page.goto(f"{filled}/query?" + urllib.parse.urlencode({"query": asking, "signal": "logs"}))
+    column, row, count = json.loads(page.locator("svg.heatmap").get_attribute("data-cells"))[-1]
+    move_to_cell(page, column, row)
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_url("**/logs?**")
+    assert page.locator(".log").count() == count
+
+
+def test_the_builder_is_filled_from_the_list_and_from_a_field_of_a_span(page: Any, filled: str) -> None:
+    page.goto(f"{filled}/traces?service=payments")
+    page.get_by_role("link", name="Open in the query builder").click()
+    page.wait_for_url("**/query?**")
+    assert page.locator("input[name=where]").first.input_value() == "service.name"
+    assert page.locator(".results tbody tr").count() >= 2
+    page.goto(filled + paths(filled)["trace"])
+    page.locator("#span .fields > div", has_text="app.plan").hover()
+    page.get_by_role("link", name="by app.plan").click()
+    page.wait_for_url("**/query?**")
+    assert page.locator("input[name=by]").first.input_value() == "app.plan"
+    page.locator(".results tbody tr .cover").first.click()
+    page.locator(".traces tbody tr").first.click()
+    at_a_span(page)
+
+
 # Lists
 
 
@@ -384,6 +411,24 @@ def test_all_of_ten_thousand_spans_can_be_reached(page: Any, filled: str, unusua
         seen.append(int(page.locator("#tree .row.chosen").get_attribute("data-row")))
     assert len(set(seen)) == 4
     assert max(seen) > 9000
+
+
+def test_what_is_collapsed_and_zoomed_is_the_same_in_a_new_tab(page: Any, filled: str, unusual: dict[str, str]) -> None:
+    page.goto(f"{filled}/traces/{unusual['large']}")
+    page.get_by_role("button", name="Collapse all").click()
+    height = page.locator("#tree .sheet").bounding_box()["height"]
+    map_ = page.locator("#map").bounding_box()
+    page.mouse.move(map_["x"] + 200, map_["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(map_["x"] + 300, map_["y"] + 10)
+    page.mouse.up()
+    page.wait_for_function("location.search.includes('zoom=') && location.search.includes('closed=')")
+    scale = page.locator("#scale").text_content()
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.locator("#tree .row").first.wait_for()
+    assert other.locator("#tree .sheet").bounding_box()["height"] == height
+    assert other.locator("#scale").text_content() == scale != ""
 
 
 def test_search_finds_attributes_with_next_and_previous(page: Any, filled: str, unusual: dict[str, str]) -> None:
@@ -534,13 +579,18 @@ def test_no_page_is_wider_than_a_narrow_screen_and_no_labels_touch(page: Any, fi
                 assert before[1] <= after[0], path
 
 
-def test_names_are_not_cut_on_the_first_page_of_a_laptop(page: Any, filled: str) -> None:
+@pytest.mark.parametrize("width", [1280, 768])
+def test_names_are_not_cut_on_the_first_page(page: Any, filled: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
     page.goto(filled)
-    page.locator(".brief .ago:not(:empty)").first.wait_for()
-    cells = page.locator(".brief td").evaluate_all(
-        "all => all.map((one) => [one.innerText, one.scrollWidth - one.clientWidth])"
+    page.locator(".traces .ago:not(:empty)").first.wait_for(state="attached")
+    cells = page.locator(".brief td, .traces td").evaluate_all(
+        """(all) => all.map((one) => {
+            const name = one.querySelector(".cover"), end = one.getBoundingClientRect().right;
+            return [one.innerText, name ? name.getBoundingClientRect().right - end : one.scrollWidth - one.clientWidth];
+        })"""
     )
-    assert len(cells) >= 20
+    assert len(cells) >= 100
     assert [cell for cell in cells if cell[1] > 0] == []
 
 
@@ -602,6 +652,7 @@ def test_pages_can_be_read_without_their_script(chromium: Any, filled: str) -> N
 
 def test_a_printed_trace_has_its_rows(page: Any, filled: str) -> None:
     page.goto(filled + paths(filled)["trace"])
-    page.emulate_media(media="print")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("aside").evaluate("(one) => getComputedStyle(one).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("#rows .row").first.is_visible()
     assert not page.locator("#tree").is_visible()

@@ -338,7 +338,8 @@ def test_the_builders_form_becomes_a_query_in_the_address(client: FlaskClient, s
 def test_a_box_shows_what_sets_its_spans_apart_and_leads_to_their_traces(client: FlaskClient, store: Store) -> None:
     for number in range(100):
         slow = number % 10 == 0
-        fields = {"app.plan": "free" if slow else "paid", "trace.trace_id": f"{number + 1:032x}"}
+        fields = {"app.plan": "free" if slow else "paid", "app.size": number // 2 + 500 * slow}
+        fields["trace.trace_id"] = f"{number + 1:032x}"
         add(store, [span(number + 1, at=number / 10, duration_ms=900.0 if slow else 5.0, **fields)])
     box = f"{NOON},{NOON + 10},500,1000,duration_ms"
     found = page(client, asked({"calculations": [{"op": "HEATMAP", "column": "duration_ms"}]}, box=box))
@@ -346,6 +347,9 @@ def test_a_box_shows_what_sets_its_spans_apart_and_leads_to_their_traces(client:
     assert "app.plan" in found.text
     inside = next(link for link in found.links("/traces?") if "box=" in link)
     assert rows(page(client, inside)) == 10
+    listed = {link: rows(page(client, link)) for link in found.links("/traces?")}
+    assert sum("%22app.size%22%2C%22op%22%3A%22%3E%3D%22" in link for link in listed) == 5
+    assert all(listed.values())
     for wrong in ("x", "1,2,3", "nan,1,2,3,duration_ms", "1,2,3,4,name", "1,2,3,4,nowhere", "1e999,2,3,4,duration_ms"):
         assert client.get(asked({}, box=wrong), headers=HTML).status_code == 200
         assert client.get("/traces?" + urlencode({"box": wrong}), headers=HTML).status_code == 200
@@ -544,6 +548,7 @@ def test_a_trace_that_is_not_in_memory_is_a_page_that_says_so(client: FlaskClien
     assert "error" in client.get("/traces/xyz").get_json()
     assert page(client, "/nowhere", 404)
     add(store, [span(1)])
+    assert "span-1" in page(client, f"/traces/{TRACE}/").text
     for odd in ("span=x", "span=%27", "from=-5", "from=99999999999", "clocks=x", "span=" + "9" * 16 + "." + "9" * 30):
         page(client, f"/traces/{TRACE}?{odd}")
     assert client.get(f"/traces/{TRACE}/spans/x").status_code == 404

@@ -259,7 +259,7 @@ def test_values_read_as_what_they_are(value: float, name: str, text: str) -> Non
 
 
 def test_a_share_is_all_or_nothing_only_where_it_is() -> None:
-    assert [format.percent(share) for share in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "<1 %", "50 %", ">99 %", "100 %"]
+    assert [format.percent(share) for share in (0, 0.001, 0.5, 0.999, 1)] == ["0%", "<1%", "50%", ">99%", "100%"]
 
 
 def test_round_values_of_an_axis_have_no_zeros_that_say_nothing() -> None:

@@ -82,13 +82,13 @@ def tick(value: float, name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share of 1 as a percentage that is 0 % or 100 % only where it is exactly that."""
+    """Return a share of 1 as a percentage that is 0% or 100% only where it is exactly that."""
     value = round(share * 100)
     if value == 0 and share > 0:
-        return "<1 %"
+        return "<1%"
     if value == 100 and share < 1:
-        return ">99 %"
-    return f"{value} %"
+        return ">99%"
+    return f"{value}%"
 
 
 def visible(value: Any, longest: int = LONGEST_VALUE) -> str:
@@ -111,7 +111,7 @@ def number(text: str) -> float:
 def moment(seconds: float, form: str = "time") -> Markup:
     """Return a time (seconds since 1970) as an element that the page's script turns into local time.
 
-    `form` is "time" (the time of day, with the date unless it is today), "full" (with date and zone) or "ago".
+    `form` is "time" (the time of day, with the date unless it is today) or "full" (with date and zone).
     """
     iso = iso_time(seconds)
     text = f"{iso[:10]} {iso[11:23]}"

@@ -16,7 +16,7 @@ from otlp_viewer.web.pages.common import RANGES, Json, Site, nanoseconds, parame
 
 ON_A_PAGE = 100
 ROWS = ("not set", *SEVERITIES.values())
-ROW_HEIGHT = 13
+ROW_HEIGHT = 16
 
 
 def add(blueprint: Blueprint, site: Site) -> None:

@@ -7,7 +7,7 @@ from flask import Blueprint, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from otlp_viewer.query import operators
-from otlp_viewer.query.types import Answer, Box, Comparison, Group, Invalid, Query, UnknownColumn
+from otlp_viewer.query.types import Answer, Box, Comparison, Group, Invalid, Query, Share, UnknownColumn
 from otlp_viewer.web import axis, charts, format, forms
 from otlp_viewer.web.colors import SLOTS
 from otlp_viewer.web.pages import common
@@ -189,27 +189,25 @@ def _comparison(found: Comparison, specification: Json, box: Box) -> Json:
     """Return what sets a box apart, with the addresses of the traces in it."""
     about = common.only_filters(specification)
     text = common.box_text(box)
-    fields = [
-        {
-            "name": field.name,
-            "values": [
-                {
-                    "share": one,
-                    "narrow": None
-                    if one.low is not None or common.is_any(about)
-                    else common.narrowed(specification, common.wanting([(field.name, one.value)])),
-                    "traces": None
-                    if one.low is not None
-                    else traces_url(about, common.wanting([(field.name, one.value)]), box=text, sort="duration"),
-                }
-                for one in field.values
-            ],
-        }
-        for field in found.fields
-    ]
+    fields = []
+    for field in found.fields:
+        values = []
+        for share in field.values:
+            also = _wanting(field.name, share)
+            narrow = None if common.is_any(about) else common.narrowed(specification, also)
+            traces = traces_url(about, also, sort="duration", **({"box": text} if share.inside else {}))
+            values.append({"share": share, "narrow": narrow, "traces": traces})
+        fields.append({"name": field.name, "values": values})
     return {
         "inside": found.inside,
         "outside": found.outside,
         "fields": fields,
         "traces": traces_url(about, box=text, sort="duration"),
     }
+
+
+def _wanting(column: str, share: Share) -> list[Json]:
+    """Return filters for the spans that a share counts: those of one value, or of a range of numbers."""
+    if share.low is None:
+        return common.wanting([(column, share.value)])
+    return [{"column": column, "op": op, "value": value} for op, value in ((">=", share.low), ("<=", share.high))]

@@ -30,7 +30,7 @@ HTTP = ("http.", "url.", "server.", "client.", "network.", "user_agent.")
 
 
 def add(blueprint: Blueprint, site: Site) -> None:
-    @blueprint.get("/traces/<trace_id>")
+    @blueprint.get("/traces/<trace_id>", strict_slashes=False)
     def trace(trace_id: str) -> AnyResponse:
         return unless_same(site, lambda: _page(site, trace_id.lower()))
 

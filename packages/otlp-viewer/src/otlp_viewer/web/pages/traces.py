@@ -52,7 +52,26 @@ def _page(site: Site) -> str:
         routes=store.values("http.route"),
         statuses=STATUSES,
         ranges=RANGES,
+        query=_query(narrow) if narrow.matching is None and not narrow.text else None,
     )
+
+
+def _query(narrow: TraceFilter) -> Json:
+    """Return a query about the spans behind the list, to go on from: those of its service, of its route, or its errors.
+
+    One of these alone: the list's filters may be about different spans of a trace, those of a query are about one.
+    """
+    fields = (("service.name", narrow.service), ("http.route", narrow.route), ("error", narrow.status == "error"))
+    query: Json = {
+        "calculations": [{"op": "HEATMAP", "column": "duration_ms"}, {"op": "COUNT"}],
+        "breakdowns": ["name"],
+        "filters": [{"column": column, "op": "=", "value": value} for column, value in fields if value][:1],
+    }
+    if parameter("range") in map(str, RANGES):
+        query["time_range"] = int(parameter("range"))
+    elif narrow.start_ns and narrow.end_ns:
+        query |= {"start_time": narrow.start_ns // 10**9, "end_time": -(-narrow.end_ns // 10**9)}
+    return query
 
 
 def _filter(site: Site) -> tuple[TraceFilter, list[str], list[Json]]:

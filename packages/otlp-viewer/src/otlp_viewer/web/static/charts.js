@@ -59,25 +59,31 @@ function heatmap(svg) {
     for (const [at, n] of counts) { const [x, y] = at.split(",").map(Number); if (x >= left && x < right && y >= bottom && y < top) inside += n; }
     const range = edges ? `${amount(edges[bottom], svg.dataset.unit)} to ${amount(edges[top], svg.dataset.unit)}` : names.slice(bottom, top).join(", ");
     const many = right - left > 1 || top - bottom > 1;
-    const next = !inside || svg.dataset.kind === "none" ? "" : svg.dataset.kind === "logs" ? ". Click, or Enter, to see them." :
+    const next = !inside ? "" : svg.dataset.kind === "logs" ? ". Click, or Enter, to see them." :
       many ? ". Enter, or let go, to see what sets them apart." : ". Click, or Enter, to open the slowest.";
     reading.textContent = `${when(axis.start(left), axis.step)} to ${when(axis.end(right), axis.step)}, ${range}: ${plural(inside, svg.dataset.kind === "logs" ? "log" : "span")}${next}`;
     return inside;
   };
   const go = (a, b) => {
     const [left, right, bottom, top] = bounds(a, b);
-    if (!draw(a, b) || svg.dataset.kind === "none") return;
+    if (!draw(a, b)) return;
+    const times = { start: axis.start(left), end: axis.end(right) };
+    if (svg.dataset.kind === "logs" && edges) {
+      const { column, query } = svg.dataset;
+      const also = JSON.stringify([{ column, op: ">=", value: edges[bottom] }, { column, op: top === rows ? "<=" : "<", value: edges[top] }]);
+      location.assign(`/logs?${new URLSearchParams({ ...(query === "{}" ? {} : { query }), also, ...times })}`);
+      return;
+    }
     if (svg.dataset.kind === "logs") {
       const address = new URL(location.href);
       for (const name of ["range", "from"]) address.searchParams.delete(name);
-      address.searchParams.set("start", axis.start(left));
-      address.searchParams.set("end", axis.end(right));
+      for (const [name, at] of Object.entries(times)) address.searchParams.set(name, at);
       const low = JSON.parse(svg.dataset.lows)[bottom];
       if (low) address.searchParams.set("severity", low);
       location.assign(address);
       return;
     }
-    const area = [axis.start(left), axis.end(right), edges[bottom], edges[top], svg.dataset.column].join(",");
+    const area = [times.start, times.end, edges[bottom], edges[top], svg.dataset.column].join(",");
     const one = right - left === 1 && top - bottom === 1;
     location.assign(`${one ? "/query/slowest" : "/query"}?${new URLSearchParams({ query: svg.dataset.query, box: area })}${one ? "" : "#comparison"}`);
   };

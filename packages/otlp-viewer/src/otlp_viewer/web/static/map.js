@@ -8,6 +8,10 @@ export function drawScale(svg, [from, to], length) {
   const power = 10 ** Math.floor(Math.log10((to - from) / 4)), step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => (to - from) / one <= 5.01);
   const ticks = [];
   for (let at = Math.ceil(from / step - 1e-9) * step; at <= to * (1 + 1e-9); at += step) ticks.push(at);
+  // Lines down the rows, one for each tick.
+  const grid = svg.closest(".waterfall").style, part = step / (to - from);
+  grid.setProperty("--tick", `${part * 100}%`);
+  grid.setProperty("--first-tick", `${(ticks[0] - from) / (to - from) / (1 - part) * 100}%`);
   svg.replaceChildren(...ticks.filter((at) => (at - from) / (to - from) <= 0.94).map((at, index) => {
     const text = document.createElementNS(SVG, "text"), x = (at - from) / (to - from);
     text.setAttribute("x", `${x * 100}%`);

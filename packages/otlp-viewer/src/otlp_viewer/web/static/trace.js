@@ -15,10 +15,10 @@ const overview = new Overview(get("map"), (part) => zoom(part));
 let named = address.searchParams.has("span");
 
 function keep() {
-  const closed = tree.closedKeys();
+  const closed = tree.open.filter((row) => tree.closed[row]).map((row) => tree.data.row[row].toString(36));
   const state = {
     span: named && tree.chosen >= 0 ? tree.data.key[tree.chosen] : null,
-    closed: closed.length && closed.length <= 60 ? closed.join(",") : null,
+    closed: closed.length && closed.length <= 1000 ? closed.join(".") : null,
     search: get("search").value || null,
     zoom: tree.zoom[0] > 0 || tree.zoom[1] < tree.data.length ? tree.zoom.map((at) => Math.round(at)).join("-") : null,
   };
@@ -93,14 +93,14 @@ async function search() {
   if (!text) return;
   const answer = await fetch(`${base}/find?${new URLSearchParams({ text })}`);
   if (!answer.ok || mine !== searching) return;
-  const rows = new Map(data.row.map((stored, row) => [stored, row]));
-  for (const stored of await answer.json()) if (rows.has(stored)) found.add(rows.get(stored));
+  for (const number of await answer.json()) if (tree.stored.has(number)) found.add(tree.stored.get(number));
   if (mine === searching) show(found);
 
   function show(all, more = false) {
     hits = [...all].sort((a, b) => a - b);
     tree.hits = all;
     tree.redraw();
+    get("hit-steps").hidden = !hits.length;
     get("hits").textContent = !text ? "" : more ? "…" : plural(hits.length, "match", "matches");
     keep();
   }
@@ -216,7 +216,10 @@ address.hash = "";
 get("rows").hidden = get("row-pages").hidden = true;
 for (const id of ["toolbar", "tree", "map"]) get(id).hidden = false;
 tree.take(JSON.parse(get("outline").textContent));
-for (const key of (state.closed || "").split(",")) if (tree.row.has(key)) tree.closed[tree.row.get(key)] = 1;
+for (const number of (state.closed || "").split(".")) {
+  const row = tree.stored.get(parseInt(number, 36));
+  if (row !== undefined) tree.closed[row] = 1;
+}
 tree.arrange();
 get("search").value = state.search || "";
 const chosen = tree.row.get(state.span);

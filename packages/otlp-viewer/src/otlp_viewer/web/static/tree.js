@@ -28,7 +28,7 @@ export class Tree {
   get height() { return this.narrow.matches ? 42 : 24; }
 
   take(data) {
-    const closed = new Set(this.data ? this.closedKeys() : []);
+    const closed = this.data ? this.data.key.filter((_, row) => this.closed[row]) : [];
     const cursor = this.data && this.data.key[this.cursor], chosen = this.data && this.data.key[this.chosen];
     const n = data.key.length, stack = [];
     // Times are in nanoseconds. These two come as differences from the row before.
@@ -43,6 +43,7 @@ export class Tree {
       stack.push(row);
     }
     this.row = new Map(data.key.map((key, row) => [key, row]));
+    this.stored = new Map(data.row.map((number, row) => [number, row]));
     this.closed = new Uint8Array(n);
     for (const key of closed) if (this.row.has(key)) this.closed[this.row.get(key)] = 1;
     this.cursor = this.row.get(cursor) ?? 0;
@@ -52,7 +53,6 @@ export class Tree {
   }
 
   hasChildren(row) { return this.end[row] > row + 1; }
-  closedKeys() { return this.data.key.filter((_, row) => this.closed[row]); }
 
   // Find the rows that no closed row hides.
   arrange() {
