@@ -1,4 +1,4 @@
-"""Measure, each figure beside a baseline in the same run, and write bench/RESULTS.md.
+"""Measure, each figure beside a baseline in the same run, and write bench/RESULTS.md and the tables of docs/scaling.md.
 
     python bench                  every part
     python bench cost viewer      these parts
@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from typing import Any
 
 BENCH = Path(__file__).resolve().parent
 FIGURES, RESULTS = BENCH / "figures.json", BENCH / "RESULTS.md"
+SCALING = BENCH.parent / "docs" / "scaling.md"
 PARTS = {
     "cost": "What tracing costs",
     "delivery": "What arrives",
@@ -61,6 +63,15 @@ def report(figures: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def renew(page: str, tables: list[Table]) -> str:
+    """The page with these tables in place of those that have the same columns."""
+    for table in tables:
+        lines = markdown(table | {"note": ""}).partition("\n\n")[2]
+        head = re.escape(lines.partition("\n")[0])
+        page = re.sub(rf"^{head}\n(\|.*\n)+", lines.replace("\\", r"\\"), page, flags=re.M)
+    return page
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
@@ -81,6 +92,8 @@ def main() -> None:
             FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if not arguments.quick:
         RESULTS.write_text(report(figures), encoding="utf-8")
+        page = SCALING.read_text(encoding="utf-8")
+        SCALING.write_text(renew(page, figures["scaling"]["tables"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,170 +6,95 @@ OTEL_DESKTOP_VIEWER=<path of otel-desktop-viewer> measures that one with the sam
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
-import random
-import socket
+import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.client import HTTPConnection
 from typing import Any, Final
 
 import psutil
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from common import Table, progress, spread, table
+from spans import BATCH, PER_TRACE, SERVICES, exports, span_id, trace_id
+from viewers import OtlpViewer, Viewer, viewers
 
-BATCH: Final = 512
-PER_TRACE: Final = 10
-ROUTES: Final = ("/books", "/books/{id}", "/checkout", "/search")
-FIXED: Final[dict[str, str | int]] = {
-    "http.request.method": "GET",
-    "user_agent.original": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/143.0",
-    "client.address": "127.0.0.1",
-    "url.scheme": "http",
-    "server.port": 8000,
-}
+CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS: Final = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+LARGE: Final = 3  # the seed of the large trace
+PATIENCE: Final = 60.0  # seconds
 
-
-def set_attributes(pairs: Any, values: dict[str, str | int]) -> None:
-    for name, value in values.items():
-        setattr(pairs.add(key=name).value, "string_value" if isinstance(value, str) else "int_value", value)
+Cells = dict[str, dict[str, str]]
+"""By row, then by viewer."""
 
 
-def exports(count: int, seed: int) -> list[bytes]:
-    """Requests of BATCH spans of about 500 bytes, PER_TRACE of them in a trace, over ten minutes."""
-    chance = random.Random(seed)
-    start = time.time() - 700
-    made = []
-    for first in range(0, count, BATCH):
-        message = ExportTraceServiceRequest()
-        resource_spans = message.resource_spans.add()
-        set_attributes(resource_spans.resource.attributes, {"service.name": "shop", "service.version": "1.4.2"})
-        scope_spans = resource_spans.scope_spans.add()
-        scope_spans.scope.name = "opentelemetry.instrumentation.flask"
-        for number in range(first, min(first + BATCH, count)):
-            route = chance.choice(ROUTES)
-            span = scope_spans.spans.add(name=f"GET {route}", kind=2)
-            span.trace_id = (seed << 64 | number // PER_TRACE + 1).to_bytes(16, "big")
-            span.span_id = (seed << 40 | number + 1).to_bytes(8, "big")
-            if number % PER_TRACE:
-                span.parent_span_id = (seed << 40 | number - number % PER_TRACE + 1).to_bytes(8, "big")
-            span.start_time_unix_nano = int((start + number / count * 600) * 1e9)
-            slow = 20 if route == "/checkout" else 1
-            span.end_time_unix_nano = span.start_time_unix_nano + int(chance.lognormvariate(1.5, 0.6) * slow * 1e6)
-            set_attributes(
-                span.attributes,
-                FIXED
-                | {
-                    "http.route": route,
-                    "url.path": route,
-                    "app.user": f"user-{chance.randrange(1000)}",
-                    "app.plan": chance.choice(("free", "member")),
-                    "http.response.status_code": 500 if chance.random() < 0.02 else 200,
-                    "app.result_length": chance.randrange(50),
-                },
-            )
-        made.append(message.SerializeToString())
-    return made
+def beside(title: str, cells: Cells, note: str) -> Table:
+    """A table with a column for each viewer."""
+    names = [each.name for each in viewers()]
+    rows = [[row, *(found.get(name, "not measured") for name in names)] for row, found in cells.items()]
+    return table(title, ["", *names], rows, note)
 
 
-@dataclass
-class Program:
-    """A viewer that runs, and what it took."""
-
-    address: str
-    process: psutil.Process
-    times: list[float] = field(default_factory=list)
-    """Milliseconds of each request."""
-
-    def megabytes(self) -> float:
-        return float(self.process.memory_info().rss) / 1e6
-
-    def cpu(self) -> float:
-        used = self.process.cpu_times()
-        return float(used.user + used.system)
-
-    def send(self, bodies: Sequence[bytes], connections: int) -> None:
-        """Send the bodies over so many connections at once; a request that is to be sent again is."""
-
-        def one(mine: Sequence[bytes]) -> None:
-            host, port = self.address.removeprefix("http://").split(":")
-            connection = HTTPConnection(host, int(port), timeout=60)
-            for body in mine:
-                started = time.perf_counter()
-                status = 0
-                while status != 200:
-                    connection.request("POST", "/v1/traces", body, {"Content-Type": "application/x-protobuf"})
-                    with connection.getresponse() as answer:
-                        status = answer.status
-                        answer.read()
-                self.times.append((time.perf_counter() - started) * 1000)
-
-        with ThreadPoolExecutor(connections) as pool:
-            list(pool.map(one, [bodies[n::connections] for n in range(connections)]))
-
-    def get(self, path: str, body: Any = None) -> bytes:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Accept": "text/html, application/json"}
-        request = urllib.request.Request(self.address + path, data, headers)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            return bytes(answer.read())
+# Taking spans in.
 
 
-@contextlib.contextmanager
-def running(command: Sequence[str], port: int) -> Iterator[Program]:
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            program = Program(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
-            for _ in range(300):
-                with contextlib.suppress(OSError):
-                    program.send([b""], 1)
-                    break
-                time.sleep(0.1)
-            yield program
-        except OSError as error:
-            log.seek(0)
-            raise RuntimeError(f"{command} does not answer: {log.read()[-2000:]}") from error
-        finally:
-            process.terminate()
-            process.wait(10)
+def take_in(
+    viewer: Viewer, process: psutil.Process, bodies: Sequence[bytes], kept: int, connections: int
+) -> tuple[float, float, float]:
+    """Send the bodies, and wait until `kept` spans can be asked for.
+
+    Returns seconds, CPU seconds, and the milliseconds of the median request.
+    """
+    used, started = process.cpu_times(), time.perf_counter()
+    times = viewer.send(bodies, connections)
+    while viewer.kept() < kept:
+        if time.perf_counter() - started > PATIENCE:
+            raise RuntimeError(f"{viewer.name} has {viewer.kept()} of {kept} spans")
+        time.sleep(0.1)
+    wall, now = time.perf_counter() - started, process.cpu_times()
+    return wall, now.user + now.system - used.user - used.system, statistics.median(times)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+def taking_in(count: int, turns: int) -> Table:
+    """Each viewer with one and with four connections, in turns, in a process of its own for each."""
+    bodies, more = exports(count, 1), exports(count, 2)
+    size = sum(map(len, bodies)) / count
+    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    memory: dict[str, list[list[float]]] = {}
+    for turn in range(turns):
+        for kind in viewers():
+            for connections in (1, 4) if turn % 2 == 0 else (4, 1):
+                progress(f"Taking in, turn {turn + 1} of {turns}: {kind.name}, connections: {connections}")
+                viewer = kind()
+                with viewer.running() as process:
+                    took = take_in(viewer, process, bodies, count, connections)
+                    found.setdefault((kind.name, connections), []).append(took)
+                    if connections == 1:
+                        sizes = [process.memory_info().rss / 1e6]
+                        take_in(viewer, process, more, 2 * count, 1)
+                        memory.setdefault(kind.name, []).append([*sizes, process.memory_info().rss / 1e6])
+    cells: Cells = {}
+    for name in (kind.name for kind in viewers()):
+        for connections, said in ((1, "one connection"), (4, "four connections")):
+            seconds, cpu, request = zip(*found[name, connections], strict=True)
+            for row, values, form in (
+                ("spans a second until kept", [count / each for each in seconds], "{:,.0f}"),
+                ("CPU for 100,000 spans, s", [each * 100_000 / count for each in cpu], "{:.1f}"),
+                (f"time of a request of {BATCH}, ms", request, "{:.1f}"),
+            ):
+                cells.setdefault(f"{row}, {said}", {})[name] = spread(values, form)
+        for times, megabytes in zip((1, 2), zip(*memory[name], strict=True), strict=True):
+            cells.setdefault(f"memory with {times * count:,} spans, MB", {})[name] = spread(megabytes, "{:.0f}")
+    return beside(
+        f"Taking in {count:,} spans of {size:.0f} bytes, in {len(bodies)} requests",
+        cells,
+        "Median and quartiles of turns, each in a new process. Kept: a question counts the span. Memory is the"
+        " resident set.",
+    )
 
 
-def ours() -> contextlib.AbstractContextManager[Program]:
-    port = free_port()
-    return running([sys.executable, "-m", "otlp_viewer", "--port", str(port)], port)
-
-
-def other(binary: str) -> contextlib.AbstractContextManager[Program]:
-    http, grpc, browser = free_port(), free_port(), free_port()
-    options = ["--http", str(http), "--grpc", str(grpc), "--browser", str(browser), "--open-browser=false"]
-    return running([binary, *options], http)
-
-
-def taken_in(program: Program, bodies: Sequence[bytes], connections: int) -> tuple[float, float, float]:
-    """Return spans a second until they are kept, CPU seconds for 100,000, and the milliseconds of a median request."""
-    used, started, count = program.cpu(), time.perf_counter(), len(bodies) * BATCH
-    program.times.clear()
-    program.send(bodies, connections)
-    with contextlib.suppress(urllib.error.HTTPError):
-        program.get("/api/health")  # otlp-viewer writes what waits before it answers
-    wall = time.perf_counter() - started
-    return count / wall, (program.cpu() - used) / count * 100_000, statistics.median(program.times)
+# Answers.
 
 
 def questions() -> list[Any]:
@@ -193,58 +118,147 @@ def questions() -> list[Any]:
     return [one | {"time_range": 3600} for one in made]
 
 
-def times(program: Program, rounds: int, path: str, body: Any = None) -> list[float]:
-    """Return the milliseconds of each of so many requests."""
-    moments = [time.perf_counter()]
+def timed(act: Callable[..., object], *arguments: object, rounds: int) -> list[float]:
+    """The milliseconds of each of so many calls."""
+    found = []
     for _ in range(rounds):
-        program.get(path, body)
-        moments.append(time.perf_counter())
-    return [(after - before) * 1000 for before, after in itertools.pairwise(moments)]
+        started = time.perf_counter()
+        act(*arguments)
+        found.append((time.perf_counter() - started) * 1000)
+    return found
 
 
-def measure(quick: bool) -> list[dict[str, Any]]:
-    """Return the tables of this part."""
-    count = 10_240 if quick else 100_352
-    bodies, more = exports(count, 1), exports(count, 2)
-    programs: dict[str, Callable[[], contextlib.AbstractContextManager[Program]]] = {"otlp-viewer": ours}
-    if binary := os.environ.get("OTEL_DESKTOP_VIEWER"):
-        programs["otel-desktop-viewer"] = lambda: other(binary)
-    rows: dict[str, list[str]] = {}
-    for start in programs.values():
-        with start() as program:
-            one = taken_in(program, bodies, 1)
-            memory = program.megabytes()
-            four = taken_in(program, more, 4)
-            for name, value in (
-                ("spans a second until kept, one connection", f"{one[0]:,.0f}"),
-                ("the same, four connections", f"{four[0]:,.0f}"),
-                ("CPU for 100,000 spans, s", f"{one[1]:.1f}"),
-                (f"time of a request of {BATCH}, median, ms", f"{one[2]:.1f}"),
-                (f"memory with {count:,} spans, MB", f"{memory:.0f}"),
-                (f"memory with {2 * count:,} spans, MB", f"{program.megabytes():.0f}"),
-            ):
-                rows.setdefault(name, []).append(value)
-    return [
-        {"title": f"Taking in {count:,} spans", "columns": ["", *programs], "rows": [[k, *v] for k, v in rows.items()]},
-        asked(bodies, count, 3 if quick else 10),
-    ]
+def median_and_p95(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f} ({statistics.quantiles(values, n=20, method='inclusive')[-1]:.1f})"
 
 
-def asked(bodies: Sequence[bytes], count: int, rounds: int) -> dict[str, Any]:
-    """Return a table of how long answers take while so many spans are kept."""
-    with ours() as program:
-        program.send(bodies, 1)
-        trace_id = json.loads(program.get("/api/traces?limit=1"))[0]["trace_id"]
+def answers(viewer: Viewer, large: int, rounds: int) -> dict[str, str]:
+    """How long the viewer's answers take, by row."""
+    found: dict[str, list[float]] = {}
+    if isinstance(viewer, OtlpViewer):
         box = f"{time.time() - 600:.0f},{time.time():.0f},60,1000000,duration_ms"
         query = urllib.parse.quote(json.dumps({"calculations": [{"op": "HEATMAP", "column": "duration_ms"}]}))
-        taken = {"twenty kinds of query": [t for one in questions() for t in times(program, rounds, "/api/query", one)]}
-        for name, path in (
+        found["a query, of twenty kinds"] = [
+            each for one in questions() for each in timed(viewer.ask, "/api/query", one, rounds=rounds // 2)
+        ]
+        for row, path in (
             ("query page", f"/query?query={query}"),
             ("query page with the comparison of a box", f"/query?query={query}&box={box}"),
-            (f"trace of {PER_TRACE} spans, API", f"/api/traces/{trace_id}"),
-            ("list of traces, API", "/api/traces?limit=50"),
-            ("first page", "/"),
+            (f"first page, {len(viewer.ask('/')) / 1000:.0f} KB", "/"),
         ):
-            taken[name] = times(program, 2 * rounds, path)
-    rows = [[k, f"{statistics.median(v):.1f}", f"{statistics.quantiles(v, n=20)[-1]:.1f}"] for k, v in taken.items()]
-    return {"title": f"Answers with {count:,} spans, ms", "columns": ["", "median", "P95"], "rows": rows}
+            found[row] = timed(viewer.ask, path, rounds=rounds)
+    found["traces of a service"] = timed(viewer.traces_of, SERVICES[0], rounds=rounds)
+    found[f"trace of {PER_TRACE} spans, API"] = timed(viewer.trace, trace_id(1, 7).hex(), rounds=rounds)
+    found[f"trace of {large:,} spans, API"] = timed(viewer.trace, trace_id(LARGE, 0).hex(), rounds=rounds)
+    return {row: median_and_p95(values) for row, values in found.items()}
+
+
+# In a browser.
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """The machine's Chromium, driven by Playwright; None where one is missing, which is printed."""
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        path = None
+    if path is None:
+        progress("What a person waits for in a browser is left out: it needs Playwright and Chromium (CHROMIUM=<path>)")
+        yield None
+        return
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+UNTIL_USABLE = """async () => {
+  const there = async (selector) => {
+    while (!document.querySelector(selector)) await new Promise(requestAnimationFrame);
+  };
+  await there("%s");
+  { %s }
+  await there("%s");
+  return performance.now();
+}"""
+UNTIL_DETAILS = """([row, text]) => new Promise((resolve) => {
+  const started = performance.now(), panel = document.getElementById("span");
+  new MutationObserver((_, observer) => {
+    if (!panel.textContent.includes(text)) return;
+    observer.disconnect();
+    requestAnimationFrame(() => resolve(performance.now() - started));
+  }).observe(panel, { childList: true, subtree: true });
+  document.getElementById(`row-${row}`).click();
+})"""
+
+
+@contextlib.contextmanager
+def new_page(browser: Any) -> Iterator[Any]:
+    """A page of a laptop's size, with nothing cached."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield context.new_page()
+    context.close()
+
+
+def usable(browser: Any, url: str, drawn: str, act: str, acted: str) -> float:
+    """Milliseconds from the start of the navigation until `drawn` is there, and `acted` after `act`."""
+    with new_page(browser) as page:
+        page.goto(url, wait_until="commit")
+        return float(page.evaluate(UNTIL_USABLE % (drawn, act, acted)))
+
+
+def details(browser: Any, url: str, rows: int) -> list[float]:
+    """Milliseconds from a click on a row until the frame with the details of its span, for each of the first rows."""
+    with new_page(browser) as page:
+        page.goto(url)
+        page.wait_for_selector("#row-1")
+        return [float(page.evaluate(UNTIL_DETAILS, [row, span_id(LARGE, row).hex()])) for row in range(1, rows + 1)]
+
+
+def in_browser(browser: Any, viewer: Viewer, large: int, rounds: int) -> dict[str, str]:
+    """What a person waits for, by row."""
+    trace = f"{viewer.pages}/traces/{trace_id(LARGE, 0).hex()}"
+    last = viewer.last.format(number=large - 1, id=span_id(LARGE, large - 1).hex())
+    pages = {f"trace of {large:,} spans, usable": (trace, viewer.drawn, viewer.to_the_end, last)}
+    found = {}
+    if isinstance(viewer, OtlpViewer):
+        live, drawn = "document.getElementById('live').click()", "body:has(#live:not([hidden])) .traces tbody tr"
+        pages["first page, usable"] = (viewer.pages, drawn, live, "#live[aria-pressed=false]")
+        found["click on a row, until its details show"] = median_and_p95(details(browser, trace, rounds))
+    for row, page in pages.items():
+        found[row] = median_and_p95([usable(browser, *page) for _ in range(rounds)])
+    return found
+
+
+def measure(quick: bool) -> list[Table]:
+    """The tables of this part."""
+    count, large, turns, rounds = (10_000, 1_000, 1, 2) if quick else (100_000, 10_000, 7, 20)
+    tables = [taking_in(count, turns)]
+    answered: Cells = {}
+    drawn: Cells = {}
+    bodies = exports(count, 1) + exports(large, LARGE, large)
+    with chromium() as browser:
+        for kind in viewers():
+            progress(f"Answers: {kind.name}")
+            viewer = kind()
+            with viewer.running() as process:
+                take_in(viewer, process, bodies, count + large, 1)
+                for row, cell in answers(viewer, large, rounds).items():
+                    answered.setdefault(row, {})[kind.name] = cell
+                for row, cell in in_browser(browser, viewer, large, rounds).items() if browser else ():
+                    drawn.setdefault(row, {})[kind.name] = cell
+        version = browser.version if browser else ""
+    tables.append(beside(f"Answers with {count + large:,} spans, ms", answered, "Median, and the 95th percentile."))
+    if drawn:
+        tables.append(
+            beside(
+                f"In Chromium {version.partition('.')[0]}, with {count + large:,} spans, ms",
+                drawn,
+                "Median, and the 95th percentile. Usable: from the start of the navigation, nothing cached, until the"
+                " content is there and has answered a key or a click: the first page a click on Live, a trace a"
+                " jump to its last span.",
+            )
+        )
+    return tables

@@ -8,7 +8,6 @@ Everything that the process does for the requests counts, in all its threads, un
 from __future__ import annotations
 
 import gc
-import io
 import json
 import sys
 import time
@@ -16,42 +15,18 @@ from collections.abc import Callable
 
 from opentelemetry import trace
 from shop import create_app
+from werkzeug.test import create_environ
 
+WARM_UP = 20  # requests that do not count
 BATCH = 400  # requests; then what they left is sent, so that no queue runs over
 PAUSE, IDLE = 0.01, 0.0003  # seconds, and how much CPU time a process that does nothing takes in a pause
-
-
-def environ(path: str) -> dict[str, object]:
-    """What gunicorn gives for `curl http://127.0.0.1:4567<path>`."""
-    return {
-        "wsgi.errors": sys.stderr,
-        "wsgi.version": (1, 0),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-        "wsgi.input": io.BytesIO(),
-        "wsgi.input_terminated": True,
-        "wsgi.url_scheme": "http",
-        "SERVER_SOFTWARE": "gunicorn",
-        "REQUEST_METHOD": "GET",
-        "QUERY_STRING": "",
-        "RAW_URI": path,
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "127.0.0.1:4567",
-        "HTTP_USER_AGENT": "curl/8.5.0",
-        "HTTP_ACCEPT": "*/*",
-        "REMOTE_ADDR": "127.0.0.1",
-        "REMOTE_PORT": "50000",
-        "SERVER_NAME": "127.0.0.1",
-        "SERVER_PORT": "4567",
-        "PATH_INFO": path,
-        "SCRIPT_NAME": "",
-    }
+CLIENT = {"User-Agent": "curl/8.5.0", "Accept": "*/*"}
 
 
 def ask(app: Callable[..., object], path: str, count: int) -> None:
     """Ask `count` times, and read and close each response as a server does."""
-    given = environ(path)
+    given = create_environ(path, "http://127.0.0.1:4567", headers=CLIENT)
+    given |= {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "50000", "SERVER_SOFTWARE": "gunicorn"}
     statuses: list[str] = []
     for number in range(count):
         body = app(dict(given), lambda status, headers, exc_info=None: statuses.append(status))
@@ -81,7 +56,7 @@ def main() -> None:
     app = create_app()
     for line in sys.stdin:
         asked = json.loads(line)
-        ask(app, asked["path"], 20)
+        ask(app, asked["path"], WARM_UP)
         settle()
         gc.collect()
         before = time.process_time()

@@ -1,7 +1,7 @@
 """The application that is measured: TRACED=no, plain (OpenTelemetry alone) or ours (traced_flask in its place).
 
-PROFILES_URL, where it is set, is the second service that the feed asks over HTTP. UP_TO=instrumentation sets no
-tracer provider, UP_TO=spans no exporter. REQUESTS=no leaves out what traces outgoing requests. METRICS=yes measures.
+PROFILES=http makes the feed ask a second service for the profiles: the receiver. UP_TO=instrumentation sets no tracer
+provider, UP_TO=spans no exporter. REQUESTS=no leaves out what traces outgoing requests. METRICS=yes measures.
 """
 
 import os
@@ -14,7 +14,7 @@ from flask import Flask
 from opentelemetry import metrics, trace
 
 TRACED = os.environ.get("TRACED", "no")
-PROFILES_URL = os.environ.get("PROFILES_URL")
+PROFILES = os.environ.get("PROFILES", "here")
 HANDLES = ("andrew", "louis", "mina")
 
 tracer = trace.get_tracer(__name__)
@@ -57,8 +57,9 @@ def trace_app(app: Flask) -> None:
 
 def profiles(handles: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """What is known of people: asked of the other service, or looked up here, in a span of its own."""
-    if PROFILES_URL:
-        answer = session.get(PROFILES_URL, params={"handle": handles}, timeout=5)
+    if PROFILES == "http":
+        url = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]
+        answer = session.get(f"{url}/profiles", params={"handle": handles}, timeout=5)
         answer.raise_for_status()
         return answer.json()
     with tracer.start_as_current_span("look-up-profiles") as span:
