@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 from conftest import ROOT
 from containers import (  # noqa: F401  fixtures
     KEY,
@@ -196,6 +197,24 @@ def test_the_workspace_has_what_a_person_works_with(opened: Devcontainer) -> Non
         assert " passed" in opened.inside("pytest", "-q", "tests/test_prompts.py")
         assert "Nothing to be done" in opened.inside("make", "install")
     assert [path for path in opened.folder.rglob("*") if path.lstat().st_uid != OWNER[0]] == []
+
+
+@pytest.mark.docker
+def test_the_workflow_builds_its_image_from_the_published_one_and_runs_its_tests(opened: Devcontainer) -> None:
+    """With the commands of the client that devcontainers/ci runs. The image is published here and no further."""
+    if opened.folder == opened.project:
+        pytest.skip("the workflow is the template's")
+    jobs = yaml.safe_load((opened.folder / ".github/workflows/devcontainer.yml").read_text())["jobs"]
+    publish, test = (jobs[name]["steps"][-1]["with"] for name in ("publish", "test"))
+    assert publish["imageName"] == test["cacheFrom"]
+    image = f"{opened.name}-published:latest"
+    try:
+        opened.ask("build", "--image-name", image, "--cache-from", image)
+        assert inspect(image)["Config"]["User"] == "dev"
+        opened.ask("build", "--cache-from", image)
+        assert " passed" in opened.inside("bash", "-c", test["runCmd"])
+    finally:
+        docker("image", "rm", "--force", image, check=False)
 
 
 @pytest.mark.docker
