@@ -1,5 +1,6 @@
 """Makes OTLP messages of wide events, and asks a store in Honeycomb's JSON."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
+from otlp_viewer import model
 from otlp_viewer.receive.records import Records, from_protobuf
 from otlp_viewer.store import Added, Store
 from otlp_viewer.web import api
@@ -155,5 +157,12 @@ def ask(store: Store, specification: object, now: float | None = None) -> api.Js
 
 
 def trace(store: Store, trace_id: str) -> api.Json | None:
-    found = store.trace(trace_id)
-    return api.trace_json(found) if found else None
+    found = store.spans_of(trace_id)
+    return json.loads("".join(api.stream(*found, store.logs_of(trace_id)))) if found else None
+
+
+def all_spans(store: Store, trace_id: str) -> list[model.Span]:
+    """The spans of a trace that is kept, in tree order."""
+    found = store.spans_of(trace_id)
+    assert found
+    return list(found[1])

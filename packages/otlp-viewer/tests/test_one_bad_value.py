@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from otlp_viewer.model import LogFilter, TraceFilter
 from otlp_viewer.store import Store
-from sender import resource_spans
+from sender import all_spans, resource_spans
 
 
 def spans_of(client: FlaskClient) -> list[dict[str, Any]]:
@@ -159,7 +159,7 @@ def test_text_that_is_not_utf8_is_repaired_in_protobuf(client: FlaskClient, stor
     partial = ExportTraceServiceResponse.FromString(answer.data).partial_success
     assert (answer.status_code, partial.rejected_spans) == (200, 0)
     assert partial.error_message.startswith("2 repaired: U+FFFD")
-    first, second, third = store.trees([f"{1:032x}"])[f"{1:032x}"].spans
+    first, second, third = all_spans(store, f"{1:032x}")
     assert first.name == "123\ufffd!"
     assert second.attributes == {"app.x": "VAL\ufffdE", "app.list": ["INN\ufffdR"]}
     assert third.name == "GET"
@@ -184,7 +184,7 @@ def test_values_nested_too_deeply_are_left_out_of_their_span(client: FlaskClient
         value = {"k": value}
     answer = client.post("/v1/traces", data=protobuf(span(0, **{"app.deep": value}), span(1)), content_type=PROTOBUF)
     assert answer.status_code == 200
-    spans = store.trees([f"{1:032x}"])[f"{1:032x}"].spans
+    spans = all_spans(store, f"{1:032x}")
     assert len(spans) == 2
     assert list(spans[0].attributes) == ["app.deep"]
 

@@ -22,8 +22,7 @@ class Clock:
 def rendered(*spans: dict[str, Any], color: bool = False) -> str:
     store = Store()
     add(store, spans)
-    found = store.trace(TRACE)
-    assert found
+    found = store.trees([TRACE])[TRACE]
     return terminal.render(found, color)
 
 
@@ -144,8 +143,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
         2, 1, name="書店の在庫を数える" * 9, **{"app.title": "漢字" * 20, "url.full": "http://127.0.0.1/" + "x" * 99}
     )
     add(store, [event(1, error=True, status_message="m" * 200), wide, *(event(n, n - 1) for n in range(3, 40))])
-    found = store.trace(TRACE)
-    assert found
+    found = store.trees([TRACE])[TRACE]
     for color in (False, True):
         lines = terminal.render(found, color, width, named=False).splitlines()
         cells = [re.sub(r"\x1b\[\d+m", "", line) for line in lines]
@@ -180,8 +178,7 @@ def printed(encoding: str, *spans: dict[str, Any]) -> str:
     add(store, spans)
     raw = io.BytesIO()
     printer = terminal.Printer(store.trees, io.TextIOWrapper(raw, encoding, newline="\n"))
-    found = store.trace(TRACE)
-    assert found
+    found = store.trees([TRACE])[TRACE]
     printer.print(found)
     return raw.getvalue().decode(encoding)
 
@@ -341,9 +338,8 @@ def test_a_trace_that_the_store_has_dropped_is_not_printed(
 def test_a_tree_ends_with_the_address_of_its_page_in_place_of_its_id(store: Store) -> None:
     add(store, [event(1)])
     out = io.StringIO()
-    found = store.trace(TRACE)
-    assert found
-    terminal.Printer(store.trees, out, page=lambda trace: f"http://here/{trace.summary.trace_id}").print(found)
+    found = store.trees([TRACE])[TRACE]
+    terminal.Printer(store.trees, out, page=lambda trace: f"http://here/{trace.trace_id}").print(found)
     assert out.getvalue().splitlines()[-2:] == [f"http://here/{TRACE}", ""]
     assert out.getvalue().count(TRACE) == 1
 

@@ -3,7 +3,7 @@
 Times are integers of nanoseconds since 1970 (`_ns`), durations floats of milliseconds (`_ms`). Ids are lower-case hex.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,14 +156,6 @@ class TraceSummary:
     """The longest span that the filter's query is about."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    summary: TraceSummary
-    spans: Sequence[Span]
-    """In tree order: parents before children, siblings by start."""
-    logs: Sequence[Log] = ()
-
-
 @dataclass(slots=True)
 class SpanOutline:
     """What a waterfall has of a span. Not frozen: that makes ten thousand of them, for one page, in half the time."""
@@ -192,6 +184,14 @@ class Outline:
     summary: TraceSummary
     spans: Sequence[SpanOutline]
     """Roots first, then by start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace(Outline):
+    """What a tree is drawn of: few spans of a large trace are ever read."""
+
+    read: Callable[[Collection[int]], Sequence[Span]]
+    """Returns all of the spans of some rows, of those that are still kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TextIO
 
-from otlp_viewer.model import Span, Trace
+from otlp_viewer.model import Span, SpanOutline, Trace, TraceSummary
 from otlp_viewer.tree import Node, walk
 
 QUIET_SECONDS = 1.0
@@ -37,7 +37,7 @@ Piece = tuple[str, str]  # a text, and its style ("" for none)
 
 
 def render(trace: Trace, color: bool = False, width: int = 0, named: bool = True) -> str:
-    """Return a trace (as `Store.trace` has it) as lines of text, with ANSI colors if asked.
+    """Return a trace as lines of text, with ANSI colors if asked.
 
     No line is wider than `width` columns (0: any width). The first line ends in the trace's id, if `named`. Nothing in
     a span can steer a terminal: what is not printable becomes an escape. Long values are cut, leaves of one name are
@@ -47,14 +47,16 @@ def render(trace: Trace, color: bool = False, width: int = 0, named: bool = True
     rails: list[str] = []
     services: list[str] = []
     runs = _runs(list(walk(trace.spans)))
-    for run in runs[:MOST_LINES]:
+    drawn = runs[:MOST_LINES]
+    details = {span.row: span for span in trace.read([run[0].span.row for run in drawn if len(run) == 1])}
+    for run in drawn:
         node = run[-1]
         del rails[node.depth :], services[node.depth :]
         branch = ("└─ " if node.last else "├─ ") if node.depth else ""
-        label = [(("".join(rails) + branch)[-WIDEST_RAILS:], "dim"), *_label(run)]
+        label = [(("".join(rails) + branch)[-WIDEST_RAILS:], "dim"), *_label(run, details)]
         if services[-1:] != [node.span.service]:
             label.append(("  " + visible(node.span.service, 40), "cyan"))
-        rows.append((label, _duration(sum(one.span.duration_ms for one in run)), _remarks(run)))
+        rows.append((label, _duration(sum(one.span.duration_ms for one in run)), _remarks(run, details)))
         rails.append(("   " if node.last else "│  ") if node.depth else "")
         services.append(node.span.service)
     if named:
@@ -71,16 +73,16 @@ def render(trace: Trace, color: bool = False, width: int = 0, named: bool = True
         pieces = [*label, (gap or "  ", ""), (duration, ""), *remarks]
         pieces = _cut(pieces, width) if width else pieces
         text.append("".join(_paint(piece, style if color else "") for piece, style in pieces).rstrip(" "))
-    left = trace.summary.span_count - sum(map(len, runs[:MOST_LINES]))
+    left = trace.summary.span_count - sum(map(len, drawn))
     if left > 0:
         text.append(f"… {left:,} more span{'s' if left > 1 else ''}")
     return "\n".join(text) + "\n"
 
 
-def _runs(nodes: list[Node[Span]]) -> list[list[Node[Span]]]:
+def _runs(nodes: list[Node[SpanOutline]]) -> list[list[Node[SpanOutline]]]:
     """Return the nodes line by line: each alone, or leaves side by side with one name and no errors together."""
-    runs: list[list[Node[Span]]] = []
-    together: list[Node[Span]] = []
+    runs: list[list[Node[SpanOutline]]] = []
+    together: list[Node[SpanOutline]] = []
 
     def close() -> None:
         runs.extend([together.copy()] if len(together) >= RUN else [[one] for one in together])
@@ -141,7 +143,7 @@ class Printer:
         find: Callable[[Collection[str]], Mapping[str, Trace]],
         out: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
-        page: Callable[[Trace], str] = lambda trace: "",
+        page: Callable[[TraceSummary], str] = lambda trace: "",
         listing: str = "",
     ) -> None:
         self._find = find
@@ -195,7 +197,7 @@ class Printer:
                 waiting = self._waiting.get(trace_id)
                 if waiting is None or waiting.came != came:
                     continue  # more of it came meanwhile
-                rooted = trace is None or any(span.parent_id is None for span in trace.spans)
+                rooted = trace is None or trace.summary.roots > 0
                 if not rooted and not waiting.looked:
                     waiting.looked = True
                     continue
@@ -208,7 +210,7 @@ class Printer:
 
     def print(self, trace: Trace, more: int = 0) -> None:
         """Write a trace in one piece; `more` is how many spans came since it was printed before."""
-        page = self._page(trace)
+        page = self._page(trace.summary)
         text = f"{more:,} more span{'s' if more > 1 else ''}:\n" if more else ""
         text += render(trace, self._color, _columns(self._out), named=not page)
         self._write(text + (f"{page}\n\n" if page else "\n"))
@@ -268,12 +270,12 @@ def _columns(out: TextIO) -> int:
         return 0
 
 
-def _label(run: list[Node[Span]]) -> list[Piece]:
+def _label(run: list[Node[SpanOutline]], details: Mapping[int, Span]) -> list[Piece]:
     span, depth = run[0].span, run[0].depth
     pieces = [(visible(span.name, 60), "red" if span.error else "" if depth else "bold")]
     if len(run) > 1:
         return [*pieces, (f" x{len(run):,}", "dim")]
-    attributes = span.attributes
+    attributes = details[span.row].attributes if span.row in details else {}
     address = attributes.get("url.full") or ("" if "http.route" in attributes else attributes.get("url.path"))
     if address:
         pieces.append((" " + visible(address, 60), ""))
@@ -284,18 +286,20 @@ def _label(run: list[Node[Span]]) -> list[Piece]:
     return pieces
 
 
-def _remarks(run: list[Node[Span]]) -> list[Piece]:
+def _remarks(run: list[Node[SpanOutline]], details: Mapping[int, Span]) -> list[Piece]:
     if len(run) > 1:
         return [(f"  longest {_duration(max(one.span.duration_ms for one in run)).strip()}", "dim")]
     node = run[0]
     pieces: list[Piece] = []
+    span = details.get(node.span.row)
     if node.span.error:
-        pieces.append(("  ✗ " + visible(_error(node.span), 120), "red"))
+        pieces.append(("  ✗ " + visible(_error(span) if span else node.span.status_message, 120), "red"))
     if node.note:
         pieces.append((f"  {node.note}", "yellow"))
-    own = [name for name in node.span.attributes if name.startswith("app.")]
+    attributes = span.attributes if span else {}
+    own = [name for name in attributes if name.startswith("app.")]
     for name in own[:MOST_ATTRIBUTES]:
-        value = node.span.attributes[name]
+        value = attributes[name]
         if isinstance(value, str) and (" " in value or not value):
             value = f'"{value}"'
         pieces += [(f"  {visible(name, 60)}=", "dim"), (visible(value, 60), "")]

@@ -1,20 +1,22 @@
 """The receiver: OTLP over HTTP, in protobuf and JSON."""
 
 import re
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 
 import duckdb
 from flask import Blueprint, Response, request
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsPartialSuccess, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 from otlp_viewer.receive import body
 from otlp_viewer.receive.otlp_json import from_json
 from otlp_viewer.receive.records import NotOtlp, Problems, Records, Signal, from_protobuf
-from otlp_viewer.store import Store
+from otlp_viewer.store import Added, Store
 from otlp_viewer.store.database import reason
 
 # Where Honeycomb shows a trace, but for its id: an exporter that has the key may send it with its spans.
@@ -26,16 +28,16 @@ def receiver(store: Store, received: Callable[[Collection[str]], object] | None 
     blueprint = Blueprint("receive", __name__)
     pressure = body.Pressure()
 
-    @contextmanager
-    def records(signal: Signal, problems: Problems) -> Iterator[list[Records]]:
-        """Take the request apart, and see to it that what is taken of it is kept, or sent again."""
+    def keep(signal: Signal, add: Callable[[list[Records], Problems], Added]) -> Added:
+        """Take the request apart and add what it has, so that it is kept, or sent again."""
         data = body.read(request)
+        problems = Problems()
         with pressure.take(len(data)):
             try:
-                if request.mimetype == body.PROTOBUF:
-                    yield from_protobuf(data)
-                else:
-                    yield from_json(data, signal, problems)
+                return add(
+                    from_protobuf(data) if request.mimetype == body.PROTOBUF else from_json(data, signal, problems),
+                    problems,
+                )
             except NotOtlp as error:
                 raise BadRequest(str(error)) from error
             except duckdb.Error as error:
@@ -44,27 +46,17 @@ def receiver(store: Store, received: Callable[[Collection[str]], object] | None 
 
     @blueprint.post("/v1/traces")
     def traces() -> Response:
-        problems = Problems()
-        with records("traces", problems) as found:
-            added = store.add_spans(found, problems, honeycomb_page())
+        added = keep("traces", lambda found, problems: store.add_spans(found, problems, honeycomb_page()))
         if received is not None:
             received(added.trace_ids)
-        answer = ExportTraceServiceResponse()
-        if added.reason:
-            answer.partial_success.rejected_spans = added.rejected
-            answer.partial_success.error_message = added.reason
-        return body.answer(request, answer)
+        partial = ExportTracePartialSuccess(rejected_spans=added.rejected, error_message=added.reason)
+        return body.answer(request, ExportTraceServiceResponse(partial_success=partial if added.reason else None))
 
     @blueprint.post("/v1/logs")
     def logs() -> Response:
-        problems = Problems()
-        with records("logs", problems) as found:
-            added = store.add_logs(found, problems)
-        answer = ExportLogsServiceResponse()
-        if added.reason:
-            answer.partial_success.rejected_log_records = added.rejected
-            answer.partial_success.error_message = added.reason
-        return body.answer(request, answer)
+        added = keep("logs", lambda found, problems: store.add_logs(found, problems))
+        partial = ExportLogsPartialSuccess(rejected_log_records=added.rejected, error_message=added.reason)
+        return body.answer(request, ExportLogsServiceResponse(partial_success=partial if added.reason else None))
 
     @blueprint.post("/v1/metrics")
     def metrics() -> Response:

@@ -144,6 +144,7 @@ class Spans(Columns):
         self._status_message: list[bytes] = []
         self._event_times: list[list[int]] = []
         self._others: list[bytes] = []
+        self._linked: list[bytes] = []
         self._statuses: dict[bytes, tuple[int, bytes]] = {b"": (0, b"")}
 
     def repeated(self) -> list[int]:
@@ -164,9 +165,9 @@ class Spans(Columns):
         pairs = self._pairs(span.attributes)
         status_code, status_message = self._status(span.status)
         times: list[int] = []
-        others = b""
+        others = linked = b""
         if span.events or span.links:
-            times, others = _events_and_links(span.events, span.links)
+            times, others, linked = _events_and_links(span.events, span.links)
         start = span.start
         self._append(start, trace_id, span_id, pairs)
         self._duration.append(max(min(span.end, LAST_NS) - start, 0) / 1e6)
@@ -177,6 +178,7 @@ class Spans(Columns):
         self._status_message.append(status_message)
         self._event_times.append(times)
         self._others.append(others)
+        self._linked.append(linked)
         return ""
 
     def _status(self, message: bytes) -> tuple[int, bytes]:
@@ -196,18 +198,20 @@ class Spans(Columns):
             arrow.texts("status_message", self._status_message),
             arrow.lists("event_times", self._event_times),
             arrow.texts("others", self._others),
+            arrow.texts("linked", self._linked),
         ]
 
 
-def _events_and_links(events: Iterable[bytes], links: Iterable[bytes]) -> tuple[list[int], bytes]:
-    """Return when the events happened, and all text of events and links; the ids of links are part of it."""
-    times, texts = [], []
+def _events_and_links(events: Iterable[bytes], links: Iterable[bytes]) -> tuple[list[int], bytes, bytes]:
+    """Return when the events happened, all text of events and links, and the ids of the traces that are linked."""
+    times, texts, linked = [], [], []
     for event in map(Span.Event.FromString, events):
         times.append(min(event.time_unix_nano, LAST_NS))
         texts += [event.name, *_texts(event.attributes)]
     for link in map(Span.Link.FromString, links):
-        texts += [link.trace_id.hex(), link.span_id.hex(), *_texts(link.attributes)]
-    return times, "\n".join(texts).encode()
+        linked.append(link.trace_id.hex())
+        texts += [linked[-1], link.span_id.hex(), *_texts(link.attributes)]
+    return times, "\n".join(texts).encode(), " ".join(linked).encode()
 
 
 def _texts(pairs: Iterable[KeyValue]) -> list[str]:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
+from collections.abc import Collection
 from typing import Any
 
 from otlp_viewer.model import Log, LogFilter
@@ -10,22 +11,22 @@ from otlp_viewer.store.messages import as_log
 from otlp_viewer.store.snapshot import Snapshot
 
 COLUMNS = "s.row, s.record, o.service, o.resource, o.scope, s.time_ns, s.severity_number, s.trace_id, s.span_id"
-FROM = "FROM kept.logs AS s JOIN kept.logs_origins AS o ON o.number = s.origin"
 
 
-def of_trace(snapshot: Snapshot, trace_id: str) -> list[Log]:
-    """Return the log records of a trace, by time."""
-    rows = snapshot.rows(
-        f"SELECT {COLUMNS} {FROM} WHERE trace_id = $trace_id ORDER BY time_ns, row", {"trace_id": trace_id}
+def logs(snapshot: Snapshot, rows: Collection[int]) -> list[Log]:
+    """Return the log records of these rows that are kept, by time."""
+    found = snapshot.rows(
+        f"SELECT {COLUMNS} FROM {snapshot.table} WHERE s.row IN (SELECT unnest($rows::BIGINT[])) ORDER BY time_ns, row",
+        {"rows": list(rows)},
     )
-    return [as_log(*row) for row in rows]
+    return [as_log(*row) for row in found]
 
 
 def newest(snapshot: Snapshot, limit: int, narrow: LogFilter, offset: int) -> list[Log]:
     where, parameters = _conditions(snapshot, narrow)
-    found = f"SELECT s.row {FROM} WHERE {where} ORDER BY time_ns DESC, row DESC"
+    found = f"SELECT s.row FROM {snapshot.table} WHERE {where} ORDER BY time_ns DESC, row DESC"
     rows = snapshot.rows(
-        f"SELECT {COLUMNS} {FROM} WHERE s.row IN ({found} LIMIT {limit:d} OFFSET {offset:d})"
+        f"SELECT {COLUMNS} FROM {snapshot.table} WHERE s.row IN ({found} LIMIT {limit:d} OFFSET {offset:d})"
         " ORDER BY time_ns DESC, row DESC",
         parameters,
     )
@@ -36,7 +37,7 @@ def over_time(snapshot: Snapshot, narrow: LogFilter, step_ns: int) -> list[tuple
     """Return how many log records there are: the number of the step of time since 1970, severity number, count."""
     where, parameters = _conditions(snapshot, narrow)
     return snapshot.rows(
-        f"SELECT time_ns // {step_ns:d} AS step, severity_number, count(*) {FROM} WHERE {where}"
+        f"SELECT time_ns // {step_ns:d} AS step, severity_number, count(*) FROM {snapshot.table} WHERE {where}"
         " GROUP BY ALL ORDER BY ALL",
         parameters,
     )

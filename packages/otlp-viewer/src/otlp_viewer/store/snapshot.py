@@ -4,7 +4,7 @@
 
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,10 @@ FIELD_TYPES = {
 }
 
 
+MOST_AT_ONCE = 500
+MOST_BYTES_AT_ONCE = 4 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """What is known of the columns of one signal; never changed, so it can be read without a lock."""
@@ -80,6 +84,11 @@ class Snapshot:
         return self._catalog.signal
 
     @property
+    def table(self) -> str:
+        """Return records `s` with their origins `o`, as SQL."""
+        return f"kept.{self.signal} AS s JOIN kept.{self.signal}_origins AS o ON o.number = s.origin"
+
+    @property
     def fields(self) -> Collection[str]:
         """The fields of the records themselves, which are no attributes."""
         return FIELDS[self._catalog.signal]
@@ -94,15 +103,13 @@ class Snapshot:
         """Return a query for all records with `row`, `time_ns`, and a column for each of `fields`: its name here, and
         the name of the field. Attributes are text. What a record does not have is NULL. `more` are the table's own.
         """
-        signal = self._catalog.signal
         expressions = {ours: self.expression(name) for ours, name in fields.items()}
-        join = any("o." in sql for sql in expressions.values())
+        table = self.table if any("o." in sql for sql in expressions.values()) else f"kept.{self.signal} AS s"
         return (
             "SELECT s.row, s.time_ns"
             + "".join(f", s.{name}" for name in more)
             + "".join(f", {sql} AS {ours}" for ours, sql in expressions.items())
-            + f" FROM kept.{signal} AS s"
-            + (f" JOIN kept.{signal}_origins AS o ON o.number = s.origin" if join else "")
+            + f" FROM {table}"
         )
 
     def expression(self, name: str) -> str:
@@ -126,6 +133,25 @@ class Snapshot:
         values = f"{own[self._catalog.signal]}, o.service, o.scope_name"
         maps = "".join(f", array_to_string(map_values({one}.attributes), chr(10))" for one in ("s", "o"))
         return f"contains(lower(concat_ws(chr(10), {values}{maps})), {needle})"
+
+    def portions(self, trace_id: str, rows: Sequence[int] = ()) -> list[list[int]]:
+        """Return the rows of a trace's records, in this order or else by time, in parts that fit into memory."""
+        sizes = dict(
+            self.rows(
+                f"SELECT row, octet_length(record) FROM kept.{self.signal} WHERE trace_id = $trace_id"
+                " ORDER BY time_ns, row",
+                {"trace_id": trace_id},
+            )
+        )
+        found: list[list[int]] = []
+        room = 0
+        for row in rows or sizes:
+            room -= sizes[row]
+            if room < 0 or len(found[-1]) == MOST_AT_ONCE:
+                found.append([])
+                room = MOST_BYTES_AT_ONCE - sizes[row]
+            found[-1].append(row)
+        return found
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Return what a statement finds; of the parameters it gets those that it names, such as $p1.

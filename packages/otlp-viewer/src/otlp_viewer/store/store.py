@@ -23,7 +23,7 @@ from otlp_viewer.query.answer import answer, extent, slowest
 from otlp_viewer.query.compare import compare
 from otlp_viewer.query.parse import parse, types
 from otlp_viewer.query.types import Answer, Box, Comparison, Query, TooExpensive
-from otlp_viewer.store import logs, traces
+from otlp_viewer.store import logs, summaries, traces
 from otlp_viewer.store.database import MEGABYTE
 from otlp_viewer.store.writer import Writer
 
@@ -60,7 +60,7 @@ class Store(Writer):
     def services(self) -> list[ServiceSummary]:
         """Return what is kept of each service, by name."""
         with self._snapshot() as snapshot:
-            return traces.services(snapshot)
+            return summaries.services(snapshot)
 
     # Queries
 
@@ -110,58 +110,50 @@ class Store(Writer):
         descending: bool = True,
         offset: int = 0,
     ) -> list[TraceSummary]:
-        """Return summaries of traces; `order` is one of traces.ORDERS: start, duration, spans, errors or name."""
+        """Return summaries of traces; `order` is one of those of summaries.ORDERS."""
         with self._snapshot() as snapshot:
-            return traces.summaries(snapshot, limit, narrow, order, descending, offset)
+            return summaries.summaries(snapshot, limit, narrow, order, descending, offset)
 
     def highlights(self, newest: int, few: int) -> tuple[list[TraceSummary], list[TraceSummary], list[TraceSummary]]:
         """Return the `newest` traces, and a `few` of the slowest and of the newest with errors."""
         with self._snapshot() as snapshot:
-            return traces.highlights(snapshot, newest, few)
+            return summaries.highlights(snapshot, newest, few)
 
     def count_traces(self, narrow: TraceFilter = ALL_TRACES) -> int:
         """Return how many traces the list has."""
         with self._snapshot() as snapshot:
-            return traces.count(snapshot, narrow)
-
-    def trace(self, trace_id: str) -> Trace | None:
-        """Return a trace with its spans in tree order and its logs by time, or None."""
-        found = self.trees([trace_id]).get(trace_id)
-        if found is None:
-            return None
-        return Trace(found.summary, found.spans, self.logs_of(trace_id))
+            return summaries.count(snapshot, narrow)
 
     def trees(self, trace_ids: Collection[str], most: int = 0) -> dict[str, Trace]:
-        """Return those of these traces that are kept, by id, with their spans in tree order and without logs.
-
-        With `most`, at most so many spans of each.
-        """
-        with self._snapshot() as snapshot:
-            return traces.trees(snapshot, trace_ids, most)
+        """Return what is drawn of those of these traces that are kept, by id; with `most`, of so many spans of each."""
+        found = {trace_id: self.outline(trace_id) for trace_id in trace_ids}
+        return {
+            trace_id: Trace(one.summary, one.spans[:most] if most else one.spans, self.spans)
+            for trace_id, one in found.items()
+            if one is not None
+        }
 
     def spans_of(self, trace_id: str) -> tuple[TraceSummary, Iterator[Span]] | None:
         """Return a trace's summary, and its spans in tree order, read some at a time; None where it is not kept."""
         with self._snapshot() as snapshot:
-            small = traces.small(snapshot, trace_id)
-            if small is not None:
-                return (small.summary, iter(small.spans)) if small.spans else None
-            outline = traces.outline(snapshot, trace_id, 0)
-        if outline is None:
-            return None
-        rows = [node.span.row for node in tree.walk(outline.spans)]
+            if small := traces.small(snapshot, trace_id):
+                return small[0], iter(small[1])
+            outline = traces.outline(snapshot, trace_id)
+            if outline is None:
+                return None
+            rows = [node.span.row for node in tree.walk(outline.spans)]
+            portions = snapshot.portions(trace_id, rows)
+        return outline.summary, (span for portion in portions for span in self.spans(portion))
 
-        def read() -> Iterator[Span]:
-            for first in range(0, len(rows), traces.READ_AT_ONCE):
-                with self._snapshot() as snapshot:
-                    spans = traces.spans(snapshot, rows[first : first + traces.READ_AT_ONCE])
-                yield from spans
-
-        return outline.summary, read()
-
-    def outline(self, trace_id: str, most: int = 0) -> Outline | None:
-        """Return what a waterfall shows of a trace's spans (with `most`: of so many), roots before others."""
+    def outline(self, trace_id: str) -> Outline | None:
+        """Return what a waterfall shows of a trace's spans, roots before others; None where it is not kept."""
         with self._snapshot() as snapshot:
-            return traces.outline(snapshot, trace_id, most)
+            return traces.outline(snapshot, trace_id)
+
+    def spans(self, rows: Collection[int]) -> list[Span]:
+        """Return the spans of these rows that are kept, in this order."""
+        with self._snapshot() as snapshot:
+            return traces.spans(snapshot, rows)
 
     def span(self, trace_id: str, span_id: str, row: int = 0) -> Span | None:
         """Return all of one span; `row` says which, where several have its id."""
@@ -178,12 +170,16 @@ class Store(Writer):
         with self._snapshot() as snapshot:
             return traces.links_to(snapshot, trace_id)
 
-    def logs_of(self, trace_id: str) -> list[Log]:
-        """Return the log records of a trace, by time."""
+    def logs_of(self, trace_id: str) -> Iterator[Log]:
+        """Yield the log records of a trace, by time, read some at a time."""
         if not self.counts()[1]:
-            return []
+            return
         with self._snapshot("logs") as snapshot:
-            return logs.of_trace(snapshot, trace_id)
+            portions = snapshot.portions(trace_id)
+        for portion in portions:
+            with self._snapshot("logs") as snapshot:
+                found = logs.logs(snapshot, portion)
+            yield from found
 
     def logs(self, limit: int, narrow: LogFilter = ALL_LOGS, offset: int = 0) -> list[Log]:
         """Return log records, newest first."""

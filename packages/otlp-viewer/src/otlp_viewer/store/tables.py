@@ -15,12 +15,12 @@ COMMON = (
 )
 TYPES = {
     "spans": COMMON + ", duration_ms DOUBLE, parent_id VARCHAR, name VARCHAR, kind UTINYINT, status_code UTINYINT,"
-    " status_message VARCHAR, event_times BIGINT[], others VARCHAR, identity UBIGINT",
+    " status_message VARCHAR, event_times BIGINT[], others VARCHAR, linked VARCHAR, identity UBIGINT",
     "logs": COMMON + ", body VARCHAR, severity_number INTEGER, severity_text VARCHAR, event_name VARCHAR",
 }
 # What an empty text stands for in the columns as they come.
 MISSING = {
-    "spans": ("parent_id", "status_message", "others"),
+    "spans": ("parent_id", "status_message", "others", "linked"),
     "logs": ("trace_id", "span_id", "severity_text", "event_name"),
 }
 IDENTITY = "hash(trace_id, span_id, kind, time_ns, service)"

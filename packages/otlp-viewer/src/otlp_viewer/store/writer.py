@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import duckdb
 
 from otlp_viewer.model import Health
+from otlp_viewer.query.types import TooExpensive
 from otlp_viewer.receive.records import Problems, Records
 from otlp_viewer.store.database import MEGABYTE, Database, reason
 from otlp_viewer.store.snapshot import FIELD_TYPES, Catalog, Snapshot
@@ -20,6 +21,10 @@ WAITING_BYTES = 4 * MEGABYTE
 WAITING_SECONDS = 0.2
 RETRY_SECONDS = 1.0
 LONGEST_QUERY = 10.0  # seconds
+READER_BYTES = 32 * MEGABYTE
+"""What a question may take, however little is kept: DuckDB's joins of a list of traces take half of it."""
+LONGEST_PAUSE = 1.0
+"""Seconds that those who come to read wait until the others have ended, so that memory can be freed."""
 SIGNALS = ("spans", "logs")
 
 logger = logging.getLogger(__name__)
@@ -44,10 +49,14 @@ class Writer:
 
     def __init__(self, path: str, memory: int) -> None:
         self._lock = threading.RLock()
+        self._readers_changed = threading.Condition(self._lock)
         self._path = path
         self._memory = memory
         self._timer: threading.Timer | None = None
         self._readers = 0
+        self._pausing = False
+        """Nobody begins to read or to write: somebody waits until all have ended."""
+        self._next_pause = 0.0
         self._catalogs: dict[str, Catalog] = {}
         self._honeycomb_pages: dict[str, str] = {}
         self._broken = False
@@ -62,10 +71,12 @@ class Writer:
     def _open(self) -> None:
         """Raises ValueError."""
         self._database = Database(self._path, self._memory)
+        self._most_waiting = min(WAITING_BYTES, self._database.capacity // 64)
+        self._most_readers = max(self._database.capacity // READER_BYTES, 1)
         self._uncompressed = 0
         try:
             self._tables = {
-                signal: Table(self._database.connection, signal, self._database.capacity // 4) for signal in SIGNALS
+                signal: Table(self._database.connection, signal, self._database.capacity // 8) for signal in SIGNALS
             }
         except duckdb.Error as error:
             self._database.close()
@@ -107,7 +118,7 @@ class Writer:
 
     def _add(self, table: Table, given: Iterable[Records], problems: Problems) -> tuple[int, set[int]]:
         """Add records to what waits; return how much waited before, and the origins."""
-        if table.pending.count >= WAITING_RECORDS or table.pending.size >= WAITING_BYTES:
+        if table.pending.count >= WAITING_RECORDS or table.pending.size >= self._most_waiting:
             self._write()
             table = self._tables[table.signal]
         waiting = table.pending.count
@@ -126,6 +137,7 @@ class Writer:
 
     def _write(self) -> None:
         """Write what waits, and drop what is oldest where it is too much. Raises duckdb.Error."""
+        self._readers_changed.wait_for(lambda: not self._pausing)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -146,15 +158,35 @@ class Writer:
             try:
                 table.write()
             except duckdb.OutOfMemoryException:
-                if not self._drop_oldest():
+                if not (self._pause() and self._drop_oldest()):
                     raise
                 table.write()
             self._catalogs.pop(table.signal, None)
-        most = self._database.capacity // (16 if self._readers == 0 else 4)
-        if waiting and self._uncompressed > most and self._database.compress():
-            self._uncompressed = 0
-        while waiting and self._database.used() > self._database.capacity and self._drop_oldest():
-            pass
+        if waiting:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Compress what came, and drop what is oldest, once it is much: only while nobody reads is memory freed."""
+        database = self._database
+        much = self._uncompressed > database.capacity // 16
+        if (much or database.used() > database.capacity) and self._pause():
+            if much and database.compress():
+                self._uncompressed = 0
+            while database.used() > database.capacity and self._drop_oldest():
+                pass
+
+    def _pause(self) -> bool:
+        """Wait for those who read to end, and let nobody begin meanwhile; return whether nobody reads.
+
+        Half of the time at most goes to waiting for one who reads for long.
+        """
+        if self._readers and time.monotonic() >= self._next_pause:
+            self._pausing = True
+            self._readers_changed.wait_for(lambda: not self._readers, LONGEST_PAUSE)
+            self._pausing = False
+            self._readers_changed.notify_all()
+            self._next_pause = time.monotonic() + (LONGEST_PAUSE if self._readers else 0)
+        return not self._readers
 
     def _drop_oldest(self) -> bool:
         """Drop some of the oldest spans or logs, whichever take more; return whether there were any to drop."""
@@ -202,10 +234,14 @@ class Writer:
 
     @contextlib.contextmanager
     def _snapshot(self, signal: str = "spans") -> Iterator[Snapshot]:
-        """Give what is kept at this moment. Raises duckdb.Error where the database has failed."""
+        """Give what is kept at this moment. Raises duckdb.Error where the database has failed, or TooExpensive."""
         with self._lock:
             with contextlib.suppress(duckdb.Error):  # what waits cannot be written now; all else can be read
                 self._write()
+            if not self._readers_changed.wait_for(
+                lambda: not self._pausing and self._readers < self._most_readers, LONGEST_QUERY
+            ):
+                raise TooExpensive("other questions take all of the memory: ask again")
             if self._broken:
                 self._open_again()
             catalog = self._catalog(signal)
@@ -228,6 +264,7 @@ class Writer:
             cursor.close()
             with self._lock:
                 self._readers -= 1
+                self._readers_changed.notify_all()
 
     def _catalog(self, signal: str) -> Catalog:
         if signal not in self._catalogs:

@@ -1,11 +1,11 @@
 """The JSON of the HTTP API: wide events with Honeycomb's field names, and the form of Honeycomb's query results."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, Log, Span, Trace, TraceSummary, column_name
+from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, Log, Span, TraceSummary, column_name
 from otlp_viewer.query.types import Answer, Comparison
 
 Json = dict[str, Any]
@@ -98,16 +98,11 @@ def summary_json(trace: TraceSummary) -> Json:
     return found
 
 
-def trace_json(trace: Trace) -> Json:
-    """Return a trace's summary with its spans, in tree order, and its logs, by time."""
-    return summary_json(trace.summary) | {
-        "spans": [span_json(span) for span in trace.spans],
-        "logs": [log_json(log) for log in trace.logs],
-    }
+def stream(summary: TraceSummary, spans: Iterator[Span], logs: Iterable[Log]) -> Iterator[str]:
+    """Yield the JSON of a trace: its summary with its spans, in tree order, and its logs, by time.
 
-
-def stream(summary: TraceSummary, spans: Iterator[Span], logs: Collection[Log]) -> Iterator[str]:
-    """Yield the text of `trace_json`, so that no more than some spans are in memory."""
+    Few of them are in memory at a time.
+    """
     yield json.dumps(summary_json(summary), ensure_ascii=False)[:-1] + ', "spans": ['
     for number, span in enumerate(spans):
         yield (", " if number else "") + json.dumps(span_json(span), ensure_ascii=False)
