@@ -1,14 +1,12 @@
-"""A viewer that runs, and the Chromium that looks at it."""
+"""The Chromium that looks at a viewer's pages, and fixtures for it."""
 
-import contextlib
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from running import missing
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -22,36 +20,36 @@ ARGUMENTS = [
 ]
 
 
-def chromium() -> str | None:
+def path() -> str | None:
     """The path of the system's Chromium or Chrome, or None."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextlib.contextmanager
-def viewer() -> Iterator[str]:
-    """Start a viewer that prints to nowhere; its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "otlp_viewer", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
     try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/api/health", timeout=5).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(10)
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright is not installed")
+    if path() is None:
+        missing("there is no Chromium here; CHROMIUM can name one")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path(), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A page that fails the test when it writes an error, or loads anything from elsewhere."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda one: None if one.url.startswith("http://127.0.0.1:") else said.append(one.url))
+    page.set_default_timeout(15_000)
+    yield page
+    context.close()
+    assert said == []

@@ -9,8 +9,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import browser as chrome
+import browser
 import traffic
+from running import free_port, viewer
 
 THEMES = ("light", "dark")
 WIDTHS = (1280, 380)
@@ -50,17 +51,17 @@ def main() -> None:
 
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    with chrome.viewer() as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chrome.chromium(), args=chrome.ARGUMENTS)
+    with viewer(free_port()) as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser.path(), args=browser.ARGUMENTS)
         for name, path in pages(address).items():
             if sys.argv[2:] and name not in sys.argv[2:]:
                 continue
             for theme in THEMES:
                 for width in WIDTHS:
-                    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
+                    page = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
                     print(take(page, address + path, folder / f"{name}-{theme}-{width}.png"))
                     page.close()
-        browser.close()
+        chromium.close()
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import browser as chrome
 import pytest
 import traffic
+from browser import chromium, page
+from running import free_port, missing, viewer
 
+__all__ = ["chromium", "page"]  # fixtures
 pytestmark = pytest.mark.browser
 THEMES = ("light", "dark")
 AXE = next(
@@ -25,31 +27,10 @@ AXE = next(
 )
 
 
-def cannot(reason: str) -> NoReturn:
-    """Skip with the reason; fail where nobody would read it."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        cannot("playwright is not installed")
-    if chrome.chromium() is None:
-        cannot("there is no Chromium here; CHROMIUM can name one")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chrome.chromium(), args=chrome.ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(scope="module")
 def filled() -> Iterator[str]:
     """The address of a viewer with two minutes of traffic in it. Tests only look."""
-    with chrome.viewer() as address:
+    with viewer(free_port()) as address:
         traffic.fill(address)
         yield address
 
@@ -62,23 +43,8 @@ def unusual(filled: str) -> dict[str, str]:
 
 @pytest.fixture
 def empty() -> Iterator[str]:
-    with chrome.viewer() as address:
+    with viewer(free_port()) as address:
         yield address
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    """A page that fails the test when it writes an error, or loads anything from elsewhere."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith("http://127.0.0.1:") else said.append(one.url))
-    page.set_default_timeout(15_000)
-    yield page
-    context.close()
-    assert said == []
 
 
 def traces(address: str) -> list[dict[str, Any]]:
@@ -372,6 +338,12 @@ def test_a_waterfall_is_walked_by_keyboard_and_by_mouse(page: Any, filled: str) 
     has_count(rows, count)
     rows.nth(2).click()
     details(page, "POST /v1/orders")
+    page.evaluate("window.still = true")
+    page.locator("#span .mono a").click()
+    details(page, "POST")
+    assert page.evaluate("window.still")
+    rows.nth(2).click()
+    details(page, "POST /v1/orders")
     assert "span=" in page.url
     page.keyboard.press("z")
     assert "zoom=" in page.url
@@ -551,7 +523,7 @@ def test_clear_asks_once(empty: str, page: Any) -> None:
 @pytest.mark.parametrize("theme", THEMES)
 def test_axe_finds_nothing(page: Any, filled: str, unusual: dict[str, str], theme: str) -> None:
     if AXE is None:
-        cannot("axe-core is not there; NODE_PATH names the node_modules that has it")
+        missing("axe-core is not there; NODE_PATH names the node_modules that has it")
     page.emulate_media(color_scheme=theme)
     wrong: dict[str, list[Any]] = {}
     for name, path in (*paths(filled).items(), ("large", f"/traces/{unusual['large']}")):

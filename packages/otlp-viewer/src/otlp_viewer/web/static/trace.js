@@ -163,6 +163,14 @@ list.addEventListener("click", (event) => {
   const row = Number(element.dataset.row);
   if (event.target.closest(".twist") && tree.hasChildren(row)) { tree.cursor = row; tree.toggle(row); } else choose(row);
 });
+// A link to a span of this trace, such as the parent's, needs no new page.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("#span a[href*='span=']"), to = link && new URL(link.href);
+  const row = to && to.pathname === base ? tree.row.get(to.searchParams.get("span")) : undefined;
+  if (row === undefined || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  choose(row);
+});
 list.addEventListener("dblclick", (event) => { const element = event.target.closest(".row"); if (element) zoomTo(Number(element.dataset.row)); });
 list.addEventListener("focus", () => list.setAttribute("aria-activedescendant", `row-${tree.cursor}`));
 get("search").addEventListener("input", () => search());
