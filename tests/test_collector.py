@@ -102,8 +102,9 @@ def test_weighted_counts_of_10_000_traces_agree_with_what_happened(collector: Ca
     assert abs(total - len(happened)) <= 3 * standard_error(happened)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
 def test_spans_that_come_late_get_the_decision_and_the_weight_of_their_trace(
-    collector: Callable[..., Collector],
+    collector: Callable[..., Collector], restarted: bool
 ) -> None:
     many = [Request(trace_id) for trace_id in trace_ids(100, seed=2)]
     spans = [each for request in many for each in request.spans()]
@@ -113,6 +114,9 @@ def test_spans_that_come_late_get_the_decision_and_the_weight_of_their_trace(
             body = encode([each for each in spans if each[0] == part])
             assert requests.post(f"{gateway.url}/v1/traces", data=body, headers=PROTOBUF, timeout=30).ok
             quiet(receiver)
+            if restarted:
+                gateway.stop()
+                gateway.start()
         traces = receiver.traces()
     assert 0 < len(traces) < 50
     assert {len(spans) for spans in traces.values()} == {3}
