@@ -1,4 +1,4 @@
-# What there is to do here; `make help` lists it. Needs make, git and Python 3.11 or newer.
+# `make help` lists the targets. Needs make, git and Python 3.11 or newer.
 
 PYTHON ?= python3
 
@@ -17,13 +17,13 @@ PROJECT := {{cookiecutter.project}}
 .DEFAULT_GOAL := help
 .PHONY: help demo render new install test test-kubernetes lint docs bench wheels lock clean
 
-help: ## List what there is to do
+help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 24
 
 demo: ## Render a project into demo/, start it and show its first trace
 	@$(PYTHON) demo.py
 
-render: ## Render a project into demo/ and do no more
+render: ## Render a project into demo/
 	@$(PYTHON) demo.py --render
 
 new: ## Ask the template's questions and render a project beside this folder
@@ -31,7 +31,7 @@ new: ## Ask the template's questions and render a project beside this folder
 
 install: $(INSTALLED) ## Install what the tests need
 
-# A part at a time, so that each sees its own conftest.py; all of them, so that one failure does not hide another.
+# Each part on its own, so that it sees its own conftest.py; all of them, so that one failure does not hide another.
 PARTS := packages/traced-flask packages/otlp-viewer .
 test: $(INSTALLED) ## Run every test that this machine can run
 	@failed=; for part in $(PARTS); do \
@@ -41,7 +41,7 @@ test: $(INSTALLED) ## Run every test that this machine can run
 test-kubernetes: $(INSTALLED) ## Run the tests on a Kubernetes cluster
 	@KUBERNETES=1 $(BIN)/python -m pytest tests/test_kubernetes.py
 
-# The project is checked as it is here, before rendering. No caches there: they would be rendered.
+# The project is checked here, before rendering. No caches there: they would be rendered.
 lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and of what it renders
 	@$(BIN)/ruff check --no-cache
 	@$(BIN)/ruff format --no-cache --check
@@ -62,7 +62,7 @@ wheels: $(INSTALLED) ## Build the packages into the project's wheels/, and lock 
 
 COMPILE := pip compile --quiet --upgrade --universal --generate-hashes
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
-lock: $(INSTALLED) wheels ## Resolve the dependencies of both levels again
+lock: $(INSTALLED) wheels ## Resolve the dependencies of the template and of the project
 	@rm -rf .lock && $(BIN)/cookiecutter --no-input --output-dir .lock . project=locked >/dev/null
 	@cd .lock/locked && PATH="$(CURDIR)/$(BIN):$$PATH" make lock INSTALLED= \
 	  && cp requirements.txt requirements-dev.txt '$(CURDIR)/$(PROJECT)/'
@@ -70,7 +70,7 @@ lock: $(INSTALLED) wheels ## Resolve the dependencies of both levels again
 	@$(BIN)/uv $(COMPILE) pyproject.toml --group dev -c .lock/locked/requirements-dev.txt -c requirements.txt -o requirements-dev.txt
 	@rm -rf .lock
 
-clean: ## Remove what can be made again
+clean: ## Remove what can be created again
 	rm -rf .venv demo site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -81,7 +81,7 @@ PIP := PIP_USER=0 $(BIN)/python -m pip install --quiet --disable-pip-version-che
 $(INSTALLED): requirements-dev.txt $(PROJECT)/requirements-dev.txt packages/traced-flask/pyproject.toml packages/otlp-viewer/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'This needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.14' >&2; exit 1; }
-	@echo 'Installing what development needs into $(BIN:/bin=). This takes a minute.'
+	@echo 'Installing the development packages into $(BIN:/bin=). This takes a minute.'
 	@test -d $(@D) || $(PYTHON) -m venv $(@D)
 	@$(PIP) $(COMPILED) --require-hashes -r requirements-dev.txt -r '$(PROJECT)/requirements-dev.txt' && \
 	  $(PIP) --no-deps --no-build-isolation -e packages/traced-flask -e packages/otlp-viewer || \

@@ -3,7 +3,7 @@
     python demo.py --render    only render
     python demo.py --new       ask the template's questions, and render a project beside this folder
 
-Needs the standard library alone: it installs cookiecutter into .venv, and the project's own Makefile does the rest.
+Needs only the standard library: it installs cookiecutter into .venv, and the project's own Makefile does the rest.
 """
 
 from __future__ import annotations  # so that an old Python gets as far as check_python
@@ -32,7 +32,7 @@ VENV = Path(os.environ.get("INSTALLED_IN") or ROOT / ".venv")  # the image of Do
 DEMO = ROOT / "demo"
 LOG = DEMO / "demo.log"
 PORTS = {"PORT": 4567, "PROFILES_PORT": 4568, "VIEWER_PORT": 4318}
-# What running the demo leaves in demo/, beside what was rendered.
+# What running the demo leaves in demo/, besides what was rendered.
 MADE = {".venv", ".env", ".template", "demo.log", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 FIRST_REQUEST = "/api/activities/home"
 MORE_REQUESTS = (
@@ -44,7 +44,7 @@ MORE_REQUESTS = (
 
 
 def say(text: str = "", end: str = "\n") -> None:
-    print(text + end, end="", flush=True)  # in one piece, since two threads print
+    print(text + end, end="", flush=True)  # in one call, since two threads print
 
 
 def check_python() -> None:
@@ -63,7 +63,7 @@ def check_ports() -> None:
             sys.exit(f"{name} is {port!r}, not a port from 1 to 65535. For example: make demo {name}={usual}")
         os.environ[name] = port
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port just left is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a just closed port is free
             try:
                 probe.bind(("127.0.0.1", int(port)))
             except OSError as error:
@@ -115,7 +115,7 @@ def install() -> None:
 
 
 def run(command: list[str]) -> None:
-    """Run with a dot a second in the place of output; raises CalledProcessError with all output as `stdout`."""
+    """Run with a dot a second instead of output; raises CalledProcessError with all output as `stdout`."""
     environment = {**os.environ, "PIP_USER": "0"}  # pip refuses --user in a virtual environment
     pipe, output = subprocess.PIPE, None
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
@@ -129,7 +129,7 @@ def run(command: list[str]) -> None:
 
 
 def why(output: str) -> str:
-    """Why an installer failed: in a sentence, or else in its own words."""
+    """Why an installer failed: in a sentence, or else its output."""
     if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|error sending request", output):
         return "The package index cannot be reached: check the network."
     if "ensurepip" in output:
@@ -147,7 +147,7 @@ def digests(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
 
 
 def template() -> dict[str, str]:
-    """Changes when the template does."""
+    """A digest that changes when the template does."""
     return digests(ROOT, [ROOT / "cookiecutter.json", *(ROOT / "hooks").rglob("*"), *PROJECT.rglob("*")])
 
 
@@ -158,7 +158,7 @@ def remove_caches() -> None:
 
 
 def render() -> None:
-    """Render the default project into demo/, unless it is there and up to date, or has somebody's changes."""
+    """Render the default project into demo/, unless it is there and up to date, or someone has changed it."""
     record = DEMO / ".template"
     before: dict[str, dict[str, str]] = {"template": {}, "demo": {}}
     with suppress(OSError, ValueError):
@@ -170,7 +170,7 @@ def render() -> None:
     found = digests(DEMO, DEMO.rglob("*"))
     if changed := sorted({name for name, _ in found.items() - before["demo"].items()}):
         names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
-        say(f"demo/ has changes ({names}), so it stays as it is. To render it again, move it away.")
+        say(f"You have changed demo/ ({names}), so it is not rendered again. To get a new one, move it away.")
         return
     install()
     say("Rendering the project into demo/" + (" again: the template has changed" if found else ""))
@@ -185,7 +185,7 @@ def render() -> None:
         for name in found:
             (DEMO / name).unlink()
         DEMO.mkdir(exist_ok=True)
-        record.write_text(json.dumps({"template": {}, "demo": files}))  # so that an interrupted copy is done again
+        record.write_text(json.dumps({"template": {}, "demo": files}))  # so that an interrupted copy is repeated
         shutil.copytree(rendered, DEMO, dirs_exist_ok=True)
     record.write_text(json.dumps({"template": now, "demo": files}))
 
@@ -194,7 +194,7 @@ class Services:
     """What `make run` starts in demo/. All output goes to demo/demo.log; the traces are printed too, if asked for."""
 
     def __init__(self) -> None:
-        # bin/run itself: make would print its own words about a signal.
+        # bin/run itself: make would print a message about the signal.
         python = Path(os.environ.get("INSTALLED_IN") or DEMO / ".venv") / "bin" / "python"
         if sys.stdout.isatty():
             os.environ.setdefault("FORCE_COLOR", "1")
@@ -206,7 +206,7 @@ class Services:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is for this process, which then stops that one
+            start_new_session=True,  # Ctrl-C reaches this process, which then stops that one
         )
         self.print_traces = False
         self._output = threading.Thread(target=self._follow, daemon=True)
@@ -222,7 +222,7 @@ class Services:
                 log.flush()
 
     def wait_for(self, text: str, seconds: float = 60) -> bool:
-        """Whether they print `text` in time. Exits when they end."""
+        """Whether they print `text` in time. Exits if they end."""
         until = time.monotonic() + seconds
         while text not in LOG.read_text(encoding="utf-8"):
             if not self._output.is_alive():
@@ -269,7 +269,7 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["--new"]:
         if not os.access(ROOT.parent, os.W_OK):
-            sys.exit(f"Nothing can be written to {ROOT.parent}. Clone the template into a folder of yours.")
+            sys.exit(f"{ROOT.parent} is not writable. Clone the template into a folder that you can write to.")
         install()
         remove_caches()
         command = [in_venv("cookiecutter"), "--output-dir", str(ROOT.parent), str(ROOT), *sys.argv[2:]]
@@ -286,18 +286,18 @@ def main() -> None:
     services = Services()
     try:
         if not services.wait_for("Ready: "):
-            sys.exit("The demo does not start. The reason may be in demo/demo.log.")
+            sys.exit("The demo did not start. See demo/demo.log.")
         say(f"The first trace, of GET {FIRST_REQUEST}:\n")
         services.print_traces = True
         if not services.wait_for(f"/{get(backend + FIRST_REQUEST)}"):
-            sys.exit("The first request has no trace. The reason may be in demo/demo.log.")
+            sys.exit("The first request has no trace. See demo/demo.log.")
         services.print_traces = False
         for trace_id in [get(backend + path) for path in MORE_REQUESTS]:
             services.wait_for(f"/{trace_id}", 2)
         say("\n  Send a request   curl " + backend + FIRST_REQUEST)
         say("  Send many        make -C demo traffic")
         say(f"  All traces       {viewer}/")
-        say("\nNew traces appear below. Ctrl-C ends the demo.\n")
+        say("\nNew traces appear below. Press Ctrl-C to stop.\n")
         services.print_traces = True
         services.wait()
     except KeyboardInterrupt:

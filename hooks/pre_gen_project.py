@@ -17,7 +17,7 @@ STARTED = Path(".rendering-started")  # tells post_gen_project.py which files th
 
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 OTHER_SERVICES = ("profiles", "viewer", "jaeger", "collector")
-MAX_NAME = 63  # a DNS label, which Compose makes of it
+MAX_NAME = 63  # Compose uses it as a DNS label
 MAX_TEXT = 500
 CHOICES = {
     "python_version": ("3.14", "3.13"),
@@ -75,7 +75,7 @@ def service(name: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """Whether this is longer than a name may be.
+    """Why this is too long for a name.
 
     Valid: up to 63 characters. Invalid: 64 and more.
     """
@@ -83,7 +83,7 @@ def short_name(name: str) -> str:
 
 
 def short_text(text: str) -> str:
-    """Whether this is longer than one line of text should be.
+    """Why this is too long for a line of text.
 
     Valid: up to 500 characters. Invalid: 501 and more.
     """
@@ -134,7 +134,7 @@ def parsed(lines: str) -> tuple[dict[str, str], list[str]]:
 
 
 def main() -> None:
-    """Stop cookiecutter if there are problems; it removes the folder that it has just made."""
+    """Stop cookiecutter if there are problems; it removes the folder that it has just created."""
     answers, not_text = parsed(ANSWERS)
     if found := not_text + problems(answers):
         sys.exit("\n".join(("", "Nothing was written, because:", *found, "")))

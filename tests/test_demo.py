@@ -94,7 +94,7 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
     at = ports()
     program = Running(["make", "demo", *(f"{name}={port}" for name, port in at.items())], checkout, tmp_path / "output")
     try:
-        assert eventually(lambda: "Ctrl-C ends" in program.output() or program.process.poll() is not None, 300)
+        assert eventually(lambda: "Press Ctrl-C" in program.output() or program.process.poll() is not None, 300)
         output = program.output()
         steps = [
             "Installing cookiecutter into .venv",
@@ -147,7 +147,7 @@ def test_a_second_demo_renders_a_changed_template_again_but_never_over_somebodys
             of_template.write(f"\n{name}.\n")
         program = Running(["make", "demo", *(f"{n}={p}" for n, p in ports().items())], checkout, tmp_path / name)
         try:
-            assert eventually(lambda: "Ctrl-C ends" in program.output(), 60), program.output()
+            assert eventually(lambda: "Press Ctrl-C" in program.output(), 60), program.output()
             os.killpg(program.process.pid, signal.SIGTERM)
             program.process.wait(10)
         finally:
@@ -162,11 +162,11 @@ def test_a_second_demo_renders_a_changed_template_again_but_never_over_somebodys
 
     (checkout / "demo" / "notes.txt").write_text("mine\n")
     output = second_demo("second")
-    assert "demo/ has changes (notes.txt), so it stays as it is. To render it again, move it away." in output
+    assert "You have changed demo/ (notes.txt), so it is not rendered again. To get a new one, move it away." in output
     (checkout / "demo" / "notes.txt").unlink()
 
     readme.write_text("mine\n")
-    assert "demo/ has changes (README.md), so it stays" in second_demo("third")
+    assert "You have changed demo/ (README.md), so it is not" in second_demo("third")
     assert readme.read_text() == "mine\n"
     assert (checkout / "demo" / ".env").read_text() == "# mine\n"
 
@@ -177,5 +177,5 @@ def test_a_demo_of_an_older_release_stays_as_it_is(checkout: Path) -> None:
     (checkout / "demo" / ".template").write_text("5f" * 32)
     (checkout / "demo" / "app.py").write_text("mine\n")
     done = subprocess.run([sys.executable, "demo.py", "--render"], cwd=checkout, capture_output=True, text=True)
-    assert "demo/ has changes (app.py)" in done.stdout
+    assert "You have changed demo/ (app.py)" in done.stdout
     assert (checkout / "demo" / "app.py").read_text() == "mine\n"

@@ -135,7 +135,7 @@ def test_a_few_lines_end_in_the_addresses(project: Running) -> None:
     assert len(lines) < 15, lines
     ready = project.output().partition("Ready: ")[2].splitlines()[0]
     assert f"backend {project.backend}/api/activities/home, " in ready
-    assert f"profiles {project.profiles}, viewer {project.viewer}. Ctrl-C ends them." in ready
+    assert f"profiles {project.profiles}, viewer {project.viewer}. Press Ctrl-C to stop." in ready
     assert "development server" not in project.output()
 
 
@@ -265,10 +265,10 @@ def test_a_reader_that_leaves_ends_everything(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_service_that_ends_or_ignores_sigterm_does_not_stay(toy: Path, tmp_path: Path) -> None:
-    (toy / "bin" / "run").write_text((toy / "bin" / "run").read_text().replace("LONGEST_END = 8 ", "LONGEST_END = 1 "))
+    (toy / "bin" / "run").write_text((toy / "bin" / "run").read_text().replace("STOP_TIMEOUT = 8 ", "STOP_TIMEOUT = 1 "))
     (toy / "Procfile").write_text('one: trap "" TERM; echo up; sleep 600\ntwo: sleep 1; exit 7\n')
     with running(RUN, toy, tmp_path / "log") as program:
-        program.wait_for("two ended with status 7, so everything ends.")
+        program.wait_for("two ended with status 7. Stopping everything.")
         assert program.has_ended()
         assert program.process.wait(20) != 0
 

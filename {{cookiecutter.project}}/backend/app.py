@@ -14,7 +14,7 @@ from werkzeug.utils import import_string
 from backend import errors, telemetry
 
 BLUEPRINTS: tuple[str, ...] = (
-    # The modules and names of the blueprints.
+    # Each as module:variable.
     "{{'backend.hello' if cookiecutter.example == 'none' else 'example.activities'}}:blueprint",
 )
 ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?")
@@ -24,7 +24,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Create the application.
 
     `config` overrides the environment:
-    CORS_ORIGINS: the origins whose pages may call the backend, separated by commas, or *. ValueError for a bad one.
+    CORS_ORIGINS: the origins whose pages may call the backend, separated by commas, or *. ValueError if invalid.
     TRUST_TRACEPARENT: `true` if callers decide about traces.
     """
     app = Flask(__name__)
@@ -44,7 +44,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
 
 def allow_browsers(app: Flask, listed: str) -> None:
-    """Let pages from the listed origins call this backend, and begin traces in the browser."""
+    """Let pages from the listed origins call this backend, and start traces in the browser."""
     origins = [origin.strip() for origin in listed.split(",") if origin.strip()]
     if not origins:
         return

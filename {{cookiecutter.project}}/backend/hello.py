@@ -1,4 +1,4 @@
-"""A first route. Put your own beside it, and name their blueprints in app.py."""
+"""A first route. Put your own beside it, and add their blueprints to app.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example: what it answers, what it traces, and what happens without the profiles service."""
+"""The example: what it returns, what it traces, and what happens without the profiles service."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client_with(profiles_url: str) -> FlaskClient:
 
 @pytest.fixture
 def serve() -> Iterator[Any]:
-    """Start a server and answer its address; it ends with the test."""
+    """Start a server and return its address; it stops after the test."""
     servers = []
 
     def serve(server: Any) -> str:
@@ -120,13 +120,13 @@ def test_a_service_that_cannot_be_reached_gives_a_feed_without_profiles(spans: A
 
 def test_a_slow_service_is_not_waited_for(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_lookup, "TIMEOUT", 0.1)
-    silent = answering(200, "{}")  # it accepts connections and never answers
+    silent = answering(200, "{}")  # it accepts connections and never responds
     client_with(f"http://127.0.0.1:{silent.server_port}").get(HOME)
     silent.server_close()
     assert spans.named(WORK).attributes["app.profiles_missing"] == "timeout"
 
 
-def test_the_slow_and_failing_routes_exist_in_debug_mode_alone(client: FlaskClient, spans: Any) -> None:
+def test_the_slow_and_failing_routes_exist_only_in_debug_mode(client: FlaskClient, spans: Any) -> None:
     assert client.get("/api/examples/failing").status_code == 404
     answer = create_app({"DEBUG": True}).test_client().get("/api/examples/failing")
     assert (answer.status_code, "ZeroDivisionError" in "".join(answer.json["traceback"])) == (500, True)

@@ -51,7 +51,7 @@ def test_a_missing_page_is_json_with_its_trace(client: FlaskClient, spans: Any) 
     assert answer.json["trace_id"] == trace.format_trace_id(request.context.trace_id)
 
 
-def test_a_refusal_is_json_with_its_reason_and_headers(client: FlaskClient, spans: Any) -> None:
+def test_an_http_error_is_json_with_its_reason_and_headers(client: FlaskClient, spans: Any) -> None:
     assert client.get("/refuses").json["error"] == "Later, please"
     answer = client.post("/refuses")
     assert (answer.status_code, answer.content_type) == (405, "application/json")
@@ -79,7 +79,7 @@ def test_an_exception_shows_its_traceback_in_debug_mode(spans: Any) -> None:
     assert "ZeroDivisionError" in "".join(app.test_client().get("/fails").json["traceback"])
 
 
-def test_a_listed_origin_may_read_answers_and_begin_traces(spans: Any) -> None:
+def test_a_listed_origin_may_read_responses_and_start_traces(spans: Any) -> None:
     client = create_app({"CORS_ORIGINS": f"http://[::1]:3000, {ORIGIN},"}).test_client()
     answer = client.get("/nowhere", headers={"Origin": ORIGIN})
     assert answer.headers[ALLOWED] == answer.headers["Timing-Allow-Origin"] == ORIGIN
@@ -97,6 +97,6 @@ def test_another_origin_is_refused(spans: Any, origin: str) -> None:
 
 
 @pytest.mark.parametrize("listed", ["app.example.com", "https://a.example/", "null", "https://*.example.com"])
-def test_a_bad_origin_is_refused_by_name(spans: Any, listed: str) -> None:
+def test_an_invalid_origin_is_named(spans: Any, listed: str) -> None:
     with pytest.raises(ValueError, match="CORS_ORIGINS"):
         create_app({"CORS_ORIGINS": listed})

@@ -41,7 +41,7 @@ def set_up_telemetry() -> None:
 
 
 def create_app() -> Flask:
-    """Make the application: `GET /api/profiles/<handles>` (separated by commas) answers profiles by handle."""
+    """Create the application: `GET /api/profiles/<handles>` (separated by commas) returns profiles by handle."""
     app = Flask(__name__)
     if not isinstance(trace.get_tracer_provider(), TracerProvider):  # in tests, the backend has set one
         set_up_telemetry()

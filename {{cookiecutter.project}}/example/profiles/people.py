@@ -1,4 +1,4 @@
-"""The people and their profiles, in the place of a database."""
+"""The people and their profiles, instead of a database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PEOPLE = {
 
 
 def find(handles: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Profiles by handle, of those of `handles` that have one."""
+    """The profiles of `handles`, by handle. A handle without a profile is left out."""
     with tracer.start_as_current_span("find-profiles-mock-data") as span:
         wanted = set(handles)
         found = {handle: profile for handle, profile in PEOPLE.items() if handle in wanted}
