@@ -278,6 +278,11 @@ def test_traces_are_sorted_by_their_headings_and_filtered_by_the_form(page: Any,
         link.split("/")[-1] for link in page.locator(".traces .cover").evaluate_all("all => all.map(a => a.pathname)")
     ]
     assert [durations[one] for one in ids] == sorted((durations[one] for one in ids), reverse=True)
+    page.get_by_role("link", name="Status").click()
+    page.wait_for_url("**sort=status**")
+    shown = page.locator(".traces .status").all_inner_texts()
+    assert next(text for text in shown if text) == "502"
+    assert shown.index("502") < shown.index("201") < shown.index("200")
     page.get_by_label("Status").select_option("error")
     page.get_by_role("button", name="Filter").click()
     page.wait_for_url("**status=error**")
@@ -323,8 +328,7 @@ def test_a_waterfall_is_walked_by_keyboard_and_by_mouse(page: Any, filled: str) 
     rows = page.locator("#tree .row")
     count = rows.count()
     assert page.locator("#tree").get_attribute("role") == "tree"
-    page.locator("#tree").focus()
-    page.keyboard.press("ArrowDown")
+    page.keyboard.press("j")
     page.keyboard.press("Enter")
     details(page, "POST")
     page.keyboard.press("ArrowLeft")

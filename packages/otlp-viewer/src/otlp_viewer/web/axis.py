@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from otlp_viewer.query.parse import STEPS
 
 MOST_COLUMNS = 120
+MOST_TICKS = 6
 SHORTEST = 5.0
 """Seconds that an axis covers at least."""
 MOST_PERIODS = 6
@@ -98,7 +99,7 @@ def make(seconds: Sequence[int], start: float, end: float, step: float | None = 
     if length < SHORTEST:
         busy[-1] = busy[-1][0], busy[-1][1] + math.ceil(SHORTEST - length)
         length = sum(to - at for at, to in busy)
-    step = step or next((one for one in STEPS if one * MOST_COLUMNS >= length), None) or nice_step(length)
+    step = step or _step(length, MOST_COLUMNS)
     aligned: list[tuple[int, int]] = []  # in steps since 1970
     for at, to in busy:
         first, last = math.floor(at / step + 1e-6), math.ceil(to / step - 1e-6)
@@ -114,13 +115,13 @@ def make(seconds: Sequence[int], start: float, end: float, step: float | None = 
         done += last - first
     width = periods[-1].x + periods[-1].columns
     whole = periods[-1].start + periods[-1].columns * step - periods[0].start
-    tick_step = next((one for one in STEPS if columns * step / one <= 6), None) or nice_step(columns * step / 6 * 120)
+    tick_step = _step(columns * step, MOST_TICKS)
     return Axis(periods, step, gap, _ticks(periods, step, width, tick_step), tick_step, whole >= DAY / 2)
 
 
-def nice_step(length: float) -> float:
-    """Return how many whole days a column stands for."""
-    return math.ceil(length / MOST_COLUMNS / DAY) * DAY
+def _step(length: float, most: int) -> float:
+    """Return the shortest round time of which at most so many make a length; whole days where it is very long."""
+    return next((one for one in STEPS if one * most >= length), math.ceil(length / most / DAY) * DAY)
 
 
 def _busy(seconds: Sequence[int]) -> list[tuple[int, int]]:

@@ -13,7 +13,14 @@ from otlp_viewer.web.pages import common
 from otlp_viewer.web.pages.common import RANGES, Json, Site, nanoseconds, parameter, unless_same, whole
 
 ON_A_PAGE = 50
-SORTS = {"start": "Started", "name": "Trace", "duration": "Duration", "spans": "Spans", "errors": "Errors"}
+SORTS = {
+    "start": "Started",
+    "name": "Trace",
+    "status": "Status",
+    "duration": "Duration",
+    "spans": "Spans",
+    "errors": "Errors",
+}
 
 
 def add(blueprint: Blueprint, site: Site) -> None:

@@ -17,7 +17,11 @@ export function localTimes(root) {
     if (step >= 86400) element.textContent = day(at);
     else element.textContent = ("days" in element.dataset ? `${pad(at.getMonth() + 1)}-${pad(at.getDate())} ` : "") + clock(at, step);
   }
-  for (const element of root.querySelectorAll("[data-zone]")) element.textContent = `Started, ${zone()}`;
+  for (const element of root.querySelectorAll("[data-zone]")) element.textContent = `, ${zone()}`;
+  // Times of other days have their date, and need its room.
+  for (const list of root.querySelectorAll(".logs, .traces")) {
+    list.classList.toggle("dated", [...list.querySelectorAll("time")].some((time) => time.textContent.length > 12));
+  }
   relativeTimes(root);
 }
 

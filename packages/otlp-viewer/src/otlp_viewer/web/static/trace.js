@@ -132,7 +132,7 @@ const inTree = {
   },
 };
 const anywhere = {
-  j: () => tree.step(1), k: () => tree.step(-1),
+  j: () => { list.focus(); tree.step(1); }, k: () => { list.focus(); tree.step(-1); },
   e: () => stepError(1), E: () => stepError(-1), n: () => stepHit(1), N: () => stepHit(-1),
   "/": () => get("search").focus(), z: () => zoomTo(tree.cursor), 0: () => zoom([0, tree.data.length]),
   c: () => collapse(true), x: () => collapse(false), y: () => copy(tree.data.key[tree.cursor], "Span ID copied"),
