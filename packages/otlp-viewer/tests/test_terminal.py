@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from export import TRACE, event
 from otlp_viewer import terminal
+from otlp_viewer.printer import Printer, wants_color
 from otlp_viewer.store import Store
 from sender import add
 
@@ -158,12 +159,12 @@ def test_colors_need_a_terminal_or_to_be_forced(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    assert terminal.wants_color(Terminal())
-    assert not terminal.wants_color(io.StringIO())
+    assert wants_color(Terminal())
+    assert not wants_color(io.StringIO())
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert terminal.wants_color(io.StringIO())
+    assert wants_color(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not terminal.wants_color(Terminal())
+    assert not wants_color(Terminal())
 
 
 def test_colors_change_nothing_but_colors() -> None:
@@ -177,7 +178,7 @@ def printed(encoding: str, *spans: dict[str, Any]) -> str:
     store = Store()
     add(store, spans)
     raw = io.BytesIO()
-    printer = terminal.Printer(store.trees, io.TextIOWrapper(raw, encoding, newline="\n"))
+    printer = Printer(store.trees, io.TextIOWrapper(raw, encoding, newline="\n"))
     found = store.trees([TRACE])[TRACE]
     printer.print(found)
     return raw.getvalue().decode(encoding)
@@ -207,8 +208,8 @@ def out() -> io.StringIO:
 
 
 @pytest.fixture
-def printer(store: Store, clock: Clock, out: io.StringIO) -> terminal.Printer:
-    return terminal.Printer(store.trees, out, clock, listing="http://here/traces")
+def printer(store: Store, clock: Clock, out: io.StringIO) -> Printer:
+    return Printer(store.trees, out, clock, listing="http://here/traces")
 
 
 def new(out: io.StringIO) -> str:
@@ -220,7 +221,7 @@ def new(out: io.StringIO) -> str:
 
 
 def test_a_trace_is_printed_after_a_quiet_second(
-    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
+    store: Store, printer: Printer, clock: Clock, out: io.StringIO
 ) -> None:
     add(store, [event(2, parent=1)])
     printer.received({TRACE})
@@ -239,7 +240,7 @@ def test_a_trace_is_printed_after_a_quiet_second(
 
 
 def test_a_request_of_fourteen_seconds_is_printed_whole_when_its_root_arrives(
-    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
+    store: Store, printer: Printer, clock: Clock, out: io.StringIO
 ) -> None:
     for number in range(2, 9):
         add(store, [event(number, parent=1)])
@@ -258,7 +259,7 @@ def test_a_request_of_fourteen_seconds_is_printed_whole_when_its_root_arrives(
 
 
 def test_a_trace_is_printed_again_when_more_of_it_came(
-    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
+    store: Store, printer: Printer, clock: Clock, out: io.StringIO
 ) -> None:
     add(store, [event(1)])
     printer.received({TRACE})
@@ -280,7 +281,7 @@ def test_a_trace_is_printed_again_when_more_of_it_came(
 
 
 def test_a_trace_without_its_root_is_printed_in_the_end(
-    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
+    store: Store, printer: Printer, clock: Clock, out: io.StringIO
 ) -> None:
     add(store, [event(2, parent=1)])
     printer.received({TRACE})
@@ -298,7 +299,7 @@ def test_a_trace_without_its_root_is_printed_in_the_end(
 
 
 def test_a_flood_becomes_one_line_a_second(
-    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    store: Store, printer: Printer, clock: Clock, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [f"{number:032x}" for number in range(1, 200)]
     add(store, [event(number, trace=trace_id) for number, trace_id in enumerate(ids, 1)])
@@ -313,9 +314,7 @@ def test_a_flood_becomes_one_line_a_second(
     assert asked == []
 
 
-def test_after_a_flood_trees_are_printed_again(
-    store: Store, printer: terminal.Printer, clock: Clock, out: io.StringIO
-) -> None:
+def test_after_a_flood_trees_are_printed_again(store: Store, printer: Printer, clock: Clock, out: io.StringIO) -> None:
     printer.received({f"{number:032x}" for number in range(1, 200)})
     clock.now += 1
     printer.print_due()
@@ -326,9 +325,7 @@ def test_after_a_flood_trees_are_printed_again(
     assert new(out).splitlines()[2].startswith("span-1")
 
 
-def test_a_trace_that_the_store_has_dropped_is_not_printed(
-    printer: terminal.Printer, clock: Clock, out: io.StringIO
-) -> None:
+def test_a_trace_that_the_store_has_dropped_is_not_printed(printer: Printer, clock: Clock, out: io.StringIO) -> None:
     printer.received({TRACE})
     clock.now += 10
     printer.print_due()
@@ -339,7 +336,7 @@ def test_a_tree_ends_with_the_address_of_its_page_in_place_of_its_id(store: Stor
     add(store, [event(1)])
     out = io.StringIO()
     found = store.trees([TRACE])[TRACE]
-    terminal.Printer(store.trees, out, page=lambda trace: f"http://here/{trace.trace_id}").print(found)
+    Printer(store.trees, out, page=lambda trace: f"http://here/{trace.trace_id}").print(found)
     assert out.getvalue().splitlines()[-2:] == [f"http://here/{TRACE}", ""]
     assert out.getvalue().count(TRACE) == 1
 
@@ -351,7 +348,7 @@ def test_spans_are_taken_in_while_the_store_is_asked(store: Store, clock: Clock,
         printer.received({"ab" * 16})  # as a request that comes in the meantime does
         return store.trees(trace_ids)
 
-    printer = terminal.Printer(find, out, clock)
+    printer = Printer(find, out, clock)
     printer.received({TRACE})
     clock.now += 1
     asking = threading.Thread(target=printer.print_due, daemon=True)

@@ -13,9 +13,9 @@ from typing import NoReturn
 from waitress.server import create_server  # type: ignore[import-untyped]
 
 from otlp_viewer.model import TraceSummary
+from otlp_viewer.printer import Printer
 from otlp_viewer.store import Store
 from otlp_viewer.store.database import SMALLEST_MEMORY
-from otlp_viewer.terminal import Printer
 from otlp_viewer.web.app import create_app
 
 

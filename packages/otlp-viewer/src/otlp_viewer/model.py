@@ -3,7 +3,7 @@
 Times are integers of nanoseconds since 1970 (`_ns`), durations floats of milliseconds (`_ms`). Ids are lower-case hex.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -190,8 +190,8 @@ class Outline:
 class Trace(Outline):
     """What a tree is drawn of: few spans of a large trace are ever read."""
 
-    read: Callable[[Collection[int]], Sequence[Span]]
-    """Returns all of the spans of some rows, of those that are still kept."""
+    read: Callable[[Sequence[int]], Iterable[Span]]
+    """Yields all of the spans of some rows, of those that are still kept."""
 
 
 @dataclass(frozen=True, slots=True)

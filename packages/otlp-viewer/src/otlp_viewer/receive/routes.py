@@ -40,7 +40,7 @@ def receiver(store: Store, received: Callable[[Collection[str]], object] | None 
                 )
             except NotOtlp as error:
                 raise BadRequest(str(error)) from error
-            except duckdb.Error as error:
+            except (duckdb.Error, MemoryError) as error:
                 said = f"this cannot be kept now: {reason(error)}"
                 raise ServiceUnavailable(said, retry_after=body.RETRY_AFTER) from error
 

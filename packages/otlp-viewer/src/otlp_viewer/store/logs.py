@@ -13,6 +13,14 @@ from otlp_viewer.store.snapshot import Snapshot
 COLUMNS = "s.row, s.record, o.service, o.resource, o.scope, s.time_ns, s.severity_number, s.trace_id, s.span_id"
 
 
+def of_trace(snapshot: Snapshot, trace_id: str) -> list[int]:
+    """Return the rows of a trace's log records, by time."""
+    found = snapshot.rows(
+        "SELECT row FROM kept.logs WHERE trace_id = $trace_id ORDER BY time_ns, row", {"trace_id": trace_id}
+    )
+    return [row for (row,) in found]
+
+
 def logs(snapshot: Snapshot, rows: Collection[int]) -> list[Log]:
     """Return the log records of these rows that are kept, by time."""
     found = snapshot.rows(

@@ -134,18 +134,18 @@ class Snapshot:
         maps = "".join(f", array_to_string(map_values({one}.attributes), chr(10))" for one in ("s", "o"))
         return f"contains(lower(concat_ws(chr(10), {values}{maps})), {needle})"
 
-    def portions(self, trace_id: str, rows: Sequence[int] = ()) -> list[list[int]]:
-        """Return the rows of a trace's records, in this order or else by time, in parts that fit into memory."""
+    def portions(self, rows: Sequence[int]) -> list[list[int]]:
+        """Return these rows in parts whose records fit into memory."""
         sizes = dict(
             self.rows(
-                f"SELECT row, octet_length(record) FROM kept.{self.signal} WHERE trace_id = $trace_id"
-                " ORDER BY time_ns, row",
-                {"trace_id": trace_id},
+                f"SELECT row, octet_length(record) FROM kept.{self.signal}"
+                " WHERE row IN (SELECT unnest($rows::BIGINT[]))",
+                {"rows": rows},
             )
         )
         found: list[list[int]] = []
         room = 0
-        for row in rows or sizes:
+        for row in filter(sizes.__contains__, rows):
             room -= sizes[row]
             if room < 0 or len(found[-1]) == MOST_AT_ONCE:
                 found.append([])

@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from otlp_viewer import tree
 from otlp_viewer.model import (
@@ -142,18 +142,21 @@ class Store(Writer):
             if outline is None:
                 return None
             rows = [node.span.row for node in tree.walk(outline.spans)]
-            portions = snapshot.portions(trace_id, rows)
-        return outline.summary, (span for portion in portions for span in self.spans(portion))
+        return outline.summary, self.spans(rows)
 
     def outline(self, trace_id: str) -> Outline | None:
         """Return what a waterfall shows of a trace's spans, roots before others; None where it is not kept."""
         with self._snapshot() as snapshot:
             return traces.outline(snapshot, trace_id)
 
-    def spans(self, rows: Collection[int]) -> list[Span]:
-        """Return the spans of these rows that are kept, in this order."""
+    def spans(self, rows: Sequence[int]) -> Iterator[Span]:
+        """Yield the spans of these rows that are kept, in this order, read some at a time."""
         with self._snapshot() as snapshot:
-            return traces.spans(snapshot, rows)
+            portions = snapshot.portions(rows)
+        for portion in portions:
+            with self._snapshot() as snapshot:
+                found = traces.spans(snapshot, portion)
+            yield from found
 
     def span(self, trace_id: str, span_id: str, row: int = 0) -> Span | None:
         """Return all of one span; `row` says which, where several have its id."""
@@ -175,7 +178,7 @@ class Store(Writer):
         if not self.counts()[1]:
             return
         with self._snapshot("logs") as snapshot:
-            portions = snapshot.portions(trace_id)
+            portions = snapshot.portions(logs.of_trace(snapshot, trace_id))
         for portion in portions:
             with self._snapshot("logs") as snapshot:
                 found = logs.logs(snapshot, portion)

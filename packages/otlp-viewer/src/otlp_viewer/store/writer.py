@@ -157,7 +157,7 @@ class Writer:
             self._uncompressed += table.pending.size
             try:
                 table.write()
-            except duckdb.OutOfMemoryException:
+            except (duckdb.OutOfMemoryException, MemoryError):
                 if not (self._pause() and self._drop_oldest()):
                     raise
                 table.write()
