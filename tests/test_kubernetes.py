@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,9 @@ from conftest import ROOT, environment
 from receiver import eventually
 
 HERE = Path(__file__).parent / "kubernetes"
-CLUSTER_UP = ROOT.parent / "shared/kubernetes/cluster-up"
-COLLECTOR = ROOT.parent / "shared/collector/collector"
+SHARED = Path(os.environ.get("SHARED_DIR") or ROOT.parent / "shared")
+CLUSTER_UP = SHARED / "kubernetes/cluster-up"
+COLLECTOR = SHARED / "collector/collector"
 COLLECTOR_IMAGE = "otel/opentelemetry-collector-contrib"
 KEY = "hcaik_01marked00key0that0must0never0be0shown00000000000000000000"
 NEW_KEY = "hcaik_02marked00key0that0must0never0be0shown00000000000000000000"
@@ -121,9 +122,8 @@ def images(cluster: Cluster, project: Path) -> Iterator[dict[str, str]]:
 
 @dataclass
 class Load:
-    traces: list[str] = field(default_factory=list)
+    traces: dict[str, float] = field(default_factory=dict)  # and when each was answered, in seconds since the epoch
     failures: list[str] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
 
 
 class Namespace:
@@ -147,11 +147,11 @@ class Namespace:
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": name},
-            "stringData": {"key": key},
+            "stringData": {"key": f"{key}\n"},  # as from a file
         }
         self.kubectl("apply", "--filename=-", input=json.dumps(manifest))
 
-    def apply(self, of: str, **more: Any) -> None:
+    def apply(self, of: str, *options: str, **more: Any) -> None:
         """Apply a folder of deploy/kubernetes with what a test changes. No API server's warning is let through."""
         folder = self.project / "deploy/kubernetes" / f"test-{self.name}-{of.replace('/', '-')}"
         shutil.copytree(HERE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -168,7 +168,7 @@ class Namespace:
             **more,
         }
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-        self.kubectl("apply", "--warnings-as-errors", f"--kustomize={folder}")
+        self.kubectl("apply", "--warnings-as-errors", f"--kustomize={folder}", *options)
 
     def rollout(self, *names: str) -> None:
         for name in names:
@@ -185,7 +185,7 @@ class Namespace:
         )
         return answer
 
-    def incomplete(self, traces: list[str]) -> dict[str, list[str]]:
+    def incomplete(self, traces: Iterable[str]) -> dict[str, list[str]]:
         """Those of the traces of which a span is missing, with the services of the spans that are there.
 
         A busy node may answer a call to profiles too late. The backend then goes on without, its span has the error,
@@ -224,14 +224,25 @@ class Namespace:
             for name, value in json.loads(out).items():
                 setattr(result, name, value)
 
+    def available(self, name: str) -> str:
+        return self.kubectl("get", name, "--output=jsonpath={.status.availableReplicas}")
+
     def pods(self, name: str) -> list[str]:
         found = self.kubectl("get", "pods", f"--selector=app.kubernetes.io/name={name}", "--output=name")
         return [each.removeprefix("pod/") for each in found.split()]
 
     def evict(self, pod: str) -> None:
+        """As `kubectl drain` does it: again and again, until the disruption budget allows it."""
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.name}}
         path = f"/api/v1/namespaces/{self.name}/pods/{pod}/eviction"
-        self.kubectl("create", f"--raw={path}", "--filename=-", input=json.dumps(eviction))
+        command = ["create", f"--raw={path}", "--filename=-"]
+
+        def evicted() -> bool:
+            done = self.cluster.kubectl(*command, input=json.dumps(eviction), check=False)
+            assert not done.returncode or "disruption budget" in done.stderr, done.stderr
+            return not done.returncode
+
+        assert eventually(evicted, 120)
 
     def delete(self) -> None:
         self.kubectl("delete", "namespace", self.name, "--timeout=120s", check=False)
@@ -326,6 +337,17 @@ class TestBase:
         assert not load.failures
         assert eventually(lambda: not base.incomplete(load.traces), 30), base.incomplete(load.traces)
 
+    def test_a_killed_pod_loses_only_what_it_had_not_sent(self, base: Namespace) -> None:
+        """It sends every half second."""
+        with base.load() as load:
+            killed = time.time()
+            base.kubectl("delete", "pod", base.pods("backend")[0], "--grace-period=0", "--force")
+            base.rollout("deployment/backend")
+            back = time.time()
+        sent = [trace_id for trace_id, answered in load.traces.items() if not killed - 2 < answered < back]
+        assert sent
+        assert eventually(lambda: not base.incomplete(sent), 30), base.incomplete(sent)
+
     def test_a_new_key_in_the_secret_is_used_without_a_restart(self, base: Namespace) -> None:
         pods = set(base.pods("backend") + base.pods("profiles"))
         with base.load() as load:
@@ -340,10 +362,9 @@ class TestBase:
             base.kubectl("set", "image", "deployment/backend", "app=local/shop:absent")
             status = base.kubectl("rollout", "status", "deployment/backend", "--timeout=20s", check=False)
             assert "successfully rolled out" not in status
-            available = base.kubectl("get", "deployment/backend", "--output=jsonpath={.status.availableReplicas}")
+            assert eventually(lambda: base.available("deployment/backend") == "3", 60)
             base.kubectl("rollout", "undo", "deployment/backend")
             base.rollout("deployment/backend")
-        assert available == "3"
         assert not load.failures
 
     def test_a_missing_secret_stops_the_rollout_and_the_old_version_serves(self, base: Namespace) -> None:
@@ -352,10 +373,9 @@ class TestBase:
             base.kubectl("rollout", "restart", "deployment/backend")
             status = base.kubectl("rollout", "status", "deployment/backend", "--timeout=20s", check=False)
             assert "successfully rolled out" not in status
-            available = base.kubectl("get", "deployment/backend", "--output=jsonpath={.status.availableReplicas}")
+            assert eventually(lambda: base.available("deployment/backend") == "3", 60)
             base.secret(NEW_KEY)
             base.rollout("deployment/backend")
-        assert available == "3"
         assert not load.failures
 
     def test_a_job_sets_a_marker(self, base: Namespace) -> None:
@@ -373,6 +393,10 @@ class TestBase:
         )
         base.kubectl("wait", "--for=condition=complete", "job/marker", "--timeout=60s")
         assert [marker["message"] for marker in base.received()["markers"]] == ["0.2.0 is out"]
+
+    @pytest.mark.parametrize("overlay", ["hpa", "routing"])
+    def test_the_api_server_takes_the_overlays_that_are_not_run(self, base: Namespace, overlay: str) -> None:
+        base.apply(f"overlays/{overlay}", "--dry-run=server")
 
 
 @pytest.mark.kubernetes
@@ -393,7 +417,7 @@ class TestWithTheCollector:
         assert received["keys"] == [KEY]
         assert by_trace
         assert set(by_trace) <= set(load.traces)
-        assert not with_collector.incomplete(list(by_trace))
+        assert not with_collector.incomplete(by_trace)
         slow = [spans for spans in by_trace.values() if {span["weight"] for span in spans} == {1}]
         some = [spans for spans in by_trace.values() if {span["weight"] for span in spans} == {KEEP_ONE_IN}]
         assert len(slow) + len(some) == len(by_trace)

@@ -14,31 +14,27 @@ CLIENTS = 4
 PAUSE = 0.2  # seconds between two requests of a client
 
 
-def ask(url, stopping, traces, failures, seconds):
+def ask(url, stopping, traces, failures):
     while not stopping.is_set():
-        began = time.monotonic()
         try:
             with urllib.request.urlopen(url, timeout=20) as answer:
                 answer.read()
-                traces.append(answer.headers["traceresponse"].split("-")[1])
+                traces[answer.headers["traceresponse"].split("-")[1]] = time.time()
         except (OSError, urllib.error.URLError, KeyError, AttributeError) as error:
             failures.append(repr(error))
-        seconds.append(time.monotonic() - began)
         stopping.wait(PAUSE)
 
 
 def main():
-    stopping, traces, failures, seconds = threading.Event(), [], [], []
-    clients = [
-        threading.Thread(target=ask, args=(sys.argv[1], stopping, traces, failures, seconds)) for _ in range(CLIENTS)
-    ]
+    stopping, traces, failures = threading.Event(), {}, []
+    clients = [threading.Thread(target=ask, args=(sys.argv[1], stopping, traces, failures)) for _ in range(CLIENTS)]
     for each in clients:
         each.start()
     sys.stdin.read()
     stopping.set()
     for each in clients:
         each.join()
-    print(json.dumps({"traces": traces, "failures": failures, "seconds": seconds}))
+    print(json.dumps({"traces": traces, "failures": failures}))
 
 
 if __name__ == "__main__":
