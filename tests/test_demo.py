@@ -47,8 +47,8 @@ def test_a_port_in_use_is_one_line_before_anything_is_made(checkout: Path) -> No
         done = demo(checkout, **{**ports(), "VIEWER_PORT": port})
     assert done.returncode != 0
     assert done.stdout == ""
-    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == [
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert lines == [
         f"Port {port} cannot be used: Address already in use.",
         f"Choose another: make demo VIEWER_PORT={int(port) % 60000 + 1000}",
     ]
@@ -58,8 +58,8 @@ def test_a_port_in_use_is_one_line_before_anything_is_made(checkout: Path) -> No
 
 def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
     done = demo(checkout, PORT="http")
-    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == ["PORT is 'http', not a port from 1 to 65535. For example: make demo PORT=4567"]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert lines == ["PORT is 'http', not a port from 1 to 65535. For example: make demo PORT=4567"]
 
 
 def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> None:
@@ -85,8 +85,8 @@ def test_no_network_is_one_line_and_nothing_is_installed(checkout: Path) -> None
         text=True,
         timeout=300,
     )
-    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == ["The package index cannot be reached: check the network. Nothing was installed."]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert lines == ["The package index cannot be reached: check the network. Nothing was installed."]
     assert not (checkout / ".venv").exists()
 
 
