@@ -89,8 +89,8 @@ def taking_in(count: int, turns: int) -> Table:
     return beside(
         f"Taking in {count:,} spans of {size:.0f} bytes, in {len(bodies)} requests",
         cells,
-        "Median and quartiles of turns, each in a new process. Kept: a question counts the span. Memory is the"
-        " resident set.",
+        "Median and quartiles of turns, each in a new process. Until kept: until the viewer's own count has them all."
+        " Memory is the resident set.",
     )
 
 
@@ -129,6 +129,8 @@ def timed(act: Callable[..., object], *arguments: object, rounds: int) -> list[f
 
 
 def median_and_p95(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
     return f"{statistics.median(values):.1f} ({statistics.quantiles(values, n=20, method='inclusive')[-1]:.1f})"
 
 
@@ -228,7 +230,10 @@ def in_browser(browser: Any, viewer: Viewer, large: int, rounds: int) -> dict[st
         pages["first page, usable"] = (viewer.pages, drawn, live, "#live[aria-pressed=false]")
         found["click on a row, until its details show"] = median_and_p95(details(browser, trace, rounds))
     for row, page in pages.items():
-        found[row] = median_and_p95([usable(browser, *page) for _ in range(rounds)])
+        times, until = [usable(browser, *page)], time.monotonic() + PATIENCE
+        while len(times) < rounds // 2 and time.monotonic() < until:
+            times.append(usable(browser, *page))
+        found[row] = median_and_p95(times)
     return found
 
 

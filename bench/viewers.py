@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -155,5 +157,11 @@ class OtelDesktopViewer(Viewer):
         return self.call("searchTraces", "0", str(2**63 - 1), {"id": "1", "type": "condition", "query": condition})
 
 
+@functools.cache
 def viewers() -> list[type[Viewer]]:
-    return [OtlpViewer, *([OtelDesktopViewer] if os.environ.get("OTEL_DESKTOP_VIEWER") else [])]
+    binary = os.environ.get("OTEL_DESKTOP_VIEWER")
+    if not binary:
+        return [OtlpViewer]
+    named = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    OtelDesktopViewer.name = named.strip().replace(" version", "")
+    return [OtlpViewer, OtelDesktopViewer]
