@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -212,6 +213,13 @@ def test_the_builder_asks_and_the_address_keeps_the_query(page: Any, filled: str
     page.get_by_role("button", name="Run query").click()
     page.wait_for_load_state()
     assert page.url == before
+    page.get_by_role("link", name="service.name").click()
+    page.wait_for_url("**orders**")
+    names = page.locator(".results .cover").all_inner_texts()
+    assert names == sorted(names)
+    page.locator(".results").get_by_role("link", name="service.name").click()
+    page.wait_for_url("**descending**")
+    assert page.locator(".results .cover").all_inner_texts() == names[::-1]
     page.locator("input[name=by]").first.fill("no.such.field")
     page.keyboard.press("Enter")
     page.wait_for_url("**no.such.field**")
@@ -501,16 +509,38 @@ def test_news_wait_behind_a_button_while_somebody_reads(empty: str, page: Any) -
 
 
 def test_a_trace_takes_in_spans_that_come_later(empty: str, page: Any) -> None:
-    import time
-
     shop = traffic.Shop(traffic.Sender(7), 7)
     root = shop.sender.span("gateway", "GET /later", time.time() - 1, 0.5)
     shop.sender.send(empty)
     page.goto(f"{empty}/traces/{root.get_span_context().trace_id:032x}")
     assert page.locator("#tree .row").count() == 1
-    shop.sender.span("email", "send mail", time.time() - 0.4, 0.1, root)
+    sent = shop.sender.span("email", "send mail", time.time() - 0.4, 0.1, root, error="no such address")
+    shop.sender.log("email", time.time(), "ERROR", "Bounced", sent)
     shop.sender.send(empty)
     page.locator("#tree .row", has_text="send mail").wait_for()
+    page.locator("#below", has_text="Bounced").wait_for()
+    assert "1 error" in page.locator(".facts").inner_text()
+    page.get_by_role("button", name="Next error").click()
+    details(page, "send mail")
+    shop.sender.log("email", time.time(), "INFO", "Given up", sent)
+    shop.sender.send(empty)
+    page.locator("#tree .row", has_text="2 logs").wait_for()
+
+
+def test_a_trace_is_incomplete_until_its_root_is_there(empty: str, page: Any) -> None:
+    now = time.time_ns()
+    ids = {"traceId": "ab" * 16, "kind": 2, "startTimeUnixNano": now, "endTimeUnixNano": now + 10**6}
+    child = ids | {"spanId": "02" * 8, "parentSpanId": "01" * 8, "name": "the child"}
+    for span in (child, ids | {"spanId": "01" * 8, "name": "the root"}):
+        body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+        request = urllib.request.Request(f"{empty}/v1/traces", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request, timeout=30).close()
+        if span is child:
+            page.goto(f"{empty}/traces/{'ab' * 16}")
+            assert "Incomplete" in page.locator("main").inner_text()
+    page.locator("h1", has_text="the root").wait_for()
+    assert "Incomplete" not in page.locator("main").inner_text()
 
 
 def test_clear_asks_once(empty: str, page: Any) -> None:

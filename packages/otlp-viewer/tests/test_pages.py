@@ -302,7 +302,7 @@ def test_what_the_form_cannot_show_is_named(client: FlaskClient, store: Store) -
     query = {"calculations": [{"op": "COUNT"}], "granularity": 60, "start_time": NOON, "end_time": NOON + 600}
     text = page(client, asked(query)).text
     assert "granularity 60" in text
-    assert f"start_time {NOON}" in text
+    assert "start_time 2026-01-02 12:00:00.000 UTC end_time 2026-01-02 12:10:00.000 UTC" in text
 
 
 def test_the_builders_form_becomes_a_query_in_the_address(client: FlaskClient, store: Store) -> None:

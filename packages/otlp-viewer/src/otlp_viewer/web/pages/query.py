@@ -7,7 +7,18 @@ from flask import Blueprint, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from otlp_viewer.query import operators
-from otlp_viewer.query.types import Answer, Box, Comparison, Group, Invalid, Query, Share, UnknownColumn
+from otlp_viewer.query.types import (
+    Answer,
+    Box,
+    Calculation,
+    Comparison,
+    Group,
+    Invalid,
+    Order,
+    Query,
+    Share,
+    UnknownColumn,
+)
 from otlp_viewer.web import axis, charts, format, forms
 from otlp_viewer.web.colors import SLOTS
 from otlp_viewer.web.pages import common
@@ -147,6 +158,7 @@ def _results(site: Site, query: Query, specification: Json) -> Json:
         "rows": rows,
         "by": list(query.breakdowns),
         "values": names,
+        "headings": _headings(query, specification),
         "largest": largest,
         "heatmaps": heatmaps,
         "lines": [line for made in query.values if (line := charts.lines(answer, made, time_axis)) is not None],
@@ -159,6 +171,23 @@ def _results(site: Site, query: Query, specification: Json) -> Json:
         "about": about,
         "behind": common.logs_url(about) if query.signal == "logs" else traces_url(about, sort="duration"),
     }
+
+
+def _headings(query: Query, specification: Json) -> list[Json]:
+    """Return the table's headings, each with the query in its order; the other way round where it already is."""
+    now = query.orders[0] if query.orders else Order(query.values[0], True) if query.values else None
+    found = []
+    terms: list[Calculation | str] = [*query.breakdowns, *query.values]
+    for term in terms:
+        descending = now.descending if now and now.term == term else None
+        if isinstance(term, str):
+            name, order = term, {"column": term}
+        else:
+            name, order = term.name, {"op": term.op} | ({} if term.column is None else {"column": term.column})
+        largest_first = not isinstance(term, str) if descending is None else not descending
+        order["order"] = "descending" if largest_first else "ascending"
+        found.append({"name": name, "descending": descending, "query": specification | {"orders": [order]}})
+    return found
 
 
 def _row(site: Site, answer: Answer, group: Group, number: int, about: Json) -> Json:

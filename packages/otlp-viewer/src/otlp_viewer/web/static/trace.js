@@ -190,7 +190,7 @@ document.addEventListener("click", (event) => {
 
 // News of a trace that is not complete yet.
 
-let seen = "";
+let seen = "", outline = get("outline").textContent;
 async function look() {
   if (isLive() && !document.hidden) {
     try {
@@ -198,13 +198,15 @@ async function look() {
       if (answer.status === 200) {
         seen = answer.headers.get("ETag") || "";
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        const data = JSON.parse(page.getElementById("outline").textContent);
-        if (data.key.length !== tree.data.key.length) {
+        const text = page.getElementById("outline").textContent;
+        if (text !== outline) {
+          outline = text;
           const whole = tree.zoom[0] === 0 && tree.zoom[1] === tree.data.length;
-          for (const part of [".facts", ".legend", "#logs"]) { const fresh = page.querySelector(part), old = document.querySelector(part); if (fresh && old) old.replaceWith(document.adoptNode(fresh)); }
+          for (const part of ["about", "below"]) if (!get(part).querySelector("details[open]")) get(part).replaceWith(document.adoptNode(page.getElementById(part)));
+          document.title = page.title;
           details.clear();
           if (whole) tree.zoom = null;
-          tree.take(data);
+          tree.take(JSON.parse(text));
           zoom(tree.zoom);
           begin();
         }
@@ -216,6 +218,8 @@ async function look() {
 
 function begin() {
   for (const button of document.querySelectorAll(".legend button")) button.disabled = false;
+  get("error-steps").hidden = !tree.data.error.length;
+  get("errors-at").textContent = plural(tree.data.error.length, "error");
   localTimes(document);
 }
 
@@ -223,7 +227,7 @@ const state = Object.fromEntries(address.searchParams);
 address.hash = "";
 get("rows").hidden = get("row-pages").hidden = true;
 for (const id of ["toolbar", "tree", "map"]) get(id).hidden = false;
-tree.take(JSON.parse(get("outline").textContent));
+tree.take(JSON.parse(outline));
 for (const number of (state.closed || "").split(".")) {
   const row = tree.stored.get(parseInt(number, 36));
   if (row !== undefined) tree.closed[row] = 1;
