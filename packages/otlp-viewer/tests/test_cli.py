@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 from export import export, json_span
+from otlp_viewer.receive import grpc
 from running import free_port
 
 # Running it
@@ -118,16 +119,20 @@ def test_many_half_sent_requests_do_not_hold_up_the_pages(running_viewer: tuple[
         b"Content-Type: application/x-protobuf\r\nContent-Length: 9\r\n\r\n"
     )
     with contextlib.ExitStack() as stack:
-        for number in range(300):
-            half = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
-            half.sendall(head + b"1234" if number % 2 else head[:30])
+        halves = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(300)]
+        for number, half in enumerate(halves):
+            half.sendall(head + b"\xff" * 4 if number % 2 else head[:30])
         assert json.loads(get(port, "/api/health"))["status"] == "ok"
+        assert b"</html>" in get(port, "/traces")
+        for number, half in enumerate(halves):
+            half.sendall(b"\xff" * 5 if number % 2 else head[30:] + b"\xff" * 9)
+        answers = [half.recv(65536) for half in halves]
+    assert {answer.split()[1] for answer in answers} == {b"400"}
 
 
 @pytest.mark.parametrize(
     "sent",
     [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET / HTTP/1.0\r\n\r\n",
         b"POST /opentelemetry.proto.collector.trace.v1.TraceService/Export HTTP/1.1\r\nHost: localhost\r\n"
         b"Content-Type: application/grpc\r\nContent-Length: 0\r\n\r\n",
@@ -146,3 +151,33 @@ def test_a_client_of_another_protocol_is_told_what_the_port_is_for(
     assert answer.split()[1] == b"400", answer
     assert b"OTLP over HTTP" in answer
     assert b"waitress" not in answer.lower().split(b"\r\n\r\n", 1)[1]
+
+
+def test_a_grpc_client_is_told_what_the_port_is_for_and_the_terminal_says_so_once(
+    running_viewer: tuple[subprocess.Popen[str], int],
+) -> None:
+    process, port = running_viewer
+    assert process.stdout
+    process.stdout.readline()
+    ping = grpc.frame(grpc.PING, payload=b"whatever")
+    sent = [grpc.PREFACE, grpc.frame(grpc.SETTINGS), ping, grpc.frame(grpc.HEADERS, 4, b"\0\0\0\3", b"any headers")]
+    for size in (1000, 7):
+        with socket.create_connection(("127.0.0.1", port), 10) as client, client.makefile("rb") as answer:
+            data = b"".join(sent)
+            client.sendall(data[: len(grpc.PREFACE)])
+            for first in range(len(grpc.PREFACE), len(data), size):
+                client.sendall(data[first : first + size])
+            frames = []
+            for _ in range(4):
+                head = answer.read(9)
+                frames.append((head[3], head[4], head[5:], answer.read(int.from_bytes(head[:3], "big"))))
+            client.sendall(b"\xff" * 9)  # an endless frame ends the connection
+            assert answer.read() == b""
+        assert [frame[:2] for frame in frames] == [(grpc.SETTINGS, 0), (grpc.SETTINGS, 1), (grpc.PING, 1), (1, 5)]
+        assert frames[2][3] == b"whatever"
+        assert frames[3][2] == b"\0\0\0\3"
+        assert b"grpc-message" in frames[3][3]
+        assert b"OTLP over HTTP" in frames[3][3]
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert err == f"otlp-viewer: {grpc.PURPOSE}\n"

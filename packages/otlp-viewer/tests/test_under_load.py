@@ -1,16 +1,20 @@
 """What comes from many at once, or amid a restart, is kept; what is large is read in portions."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+import psutil
 import pytest
-from by_hand import span
+from by_hand import NOON, span
 from flask.testing import FlaskClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_viewer.store import Store
@@ -19,7 +23,10 @@ from sender import add, resource_spans
 
 
 def body(first: int, count: int = 50) -> bytes:
-    events = [span(number, number / 1000) for number in range(first, first + count)]
+    return encoded([span(number, number / 1000) for number in range(first, first + count)])
+
+
+def encoded(events: list[dict[str, Any]]) -> bytes:
     return ExportTraceServiceRequest(resource_spans=resource_spans(events)).SerializeToString()
 
 
@@ -53,6 +60,50 @@ def test_eight_senders_lose_nothing_while_pages_are_read(viewer_address: str) ->
         assert reader.result() > 0
     assert set(statuses) == {200}
     assert get(viewer_address, "/api/health")["spans"] == before + 8_000
+
+
+def status(address: str, path: str, **query: Any) -> tuple[int, bytes]:
+    """What a page answers, or for `body` the API to a query."""
+    data = json.dumps(query["body"]).encode() if query else None
+    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_the_most_expensive_questions_at_once_are_answered_or_refused_within_bounded_memory() -> None:
+    port = free_port()
+    with viewer(port) as address:
+        (process,) = (one for one in psutil.Process().children() if one.is_running() and str(port) in one.cmdline())
+        for first in range(0, 6_000, 200):
+            many = [
+                span(n, n / 1000, duration_ms=n % 97, **{f"app.n{name}": n % (name + 2) for name in range(240)})
+                for n in range(first, first + 200)
+            ]
+            assert send(address, encoded(many)) == 200
+        query = {"calculations": [{"op": "HEATMAP", "column": "duration_ms"}], "start_time": NOON, "time_range": 60}
+        boxes = [
+            "/query?" + urlencode({"query": json.dumps(query), "box": f"{NOON},{NOON + 10},{low},97,duration_ms"})
+            for low in range(50, 56)
+        ]
+        filters = [
+            {"column": f"app.n{n}", "op": "in", "value": list(range(1000, 1100))}
+            if n % 2
+            else {"column": "name", "op": "in", "value": [f"{n}-{value}" for value in range(100)]}
+            for n in range(100)
+        ]
+        wide = {**query, "filters": filters, "filter_combination": "OR"}
+        with ThreadPoolExecutor(12) as pool:
+            pages = [pool.submit(status, address, box) for box in boxes]
+            answers = [pool.submit(status, address, "/api/query", body=wide) for _ in range(6)]
+            found = [one.result() for one in (*pages, *answers)]
+        for code, text in found:
+            assert code == 200 or (code in (400, 503) and re.search(b"again|narrow", text)), (code, text[-500:])
+        assert any(b"app.n" in text for _, text in found[: len(boxes)])
+        assert process.memory_info().rss < 900 * 1024 * 1024
+        assert get(address, "/api/health")["spans"] == 6_000
 
 
 def test_what_was_answered_is_in_the_file_after_a_restart(tmp_path: Path) -> None:

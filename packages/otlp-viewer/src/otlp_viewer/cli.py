@@ -8,12 +8,13 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from waitress.server import create_server  # type: ignore[import-untyped]
 
 from otlp_viewer.model import TraceSummary
 from otlp_viewer.printer import Printer
+from otlp_viewer.receive.grpc import Channel
 from otlp_viewer.store import Store
 from otlp_viewer.store.database import SMALLEST_MEMORY
 from otlp_viewer.web.app import create_app
@@ -87,12 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     printer = Printer(store.trees, page=page, listing=f"http://{address}:{port}/traces")
     app = create_app(store, received=printer.received)
+    servers: dict[int, Any] = {}
     try:
         # The app answers 413 in OTLP's own form; waitress only bounds what it buffers before that.
         # More threads than it can work with, so that one is free to say that it is busy.
         # Half-sent requests hold a connection, not a thread; there are connections enough for pages beside them.
         server = create_server(
             app,
+            map=servers,
             host=host,
             port=int(port),
             threads=12,
@@ -109,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+
+    for one in servers.values():  # of each address; and what wakes them, which has no use for it
+        one.channel_class = Channel
 
     print(f"otlp-viewer: waiting for traces, http://{address}:{port}/", flush=True)
     printer.start()
