@@ -265,7 +265,9 @@ def test_a_reader_that_leaves_ends_everything(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_service_that_ends_or_ignores_sigterm_does_not_stay(toy: Path, tmp_path: Path) -> None:
-    (toy / "bin" / "run").write_text((toy / "bin" / "run").read_text().replace("STOP_TIMEOUT = 8 ", "STOP_TIMEOUT = 1 "))
+    (toy / "bin" / "run").write_text(
+        (toy / "bin" / "run").read_text().replace("STOP_TIMEOUT = 8 ", "STOP_TIMEOUT = 1 ")
+    )
     (toy / "Procfile").write_text('one: trap "" TERM; echo up; sleep 600\ntwo: sleep 1; exit 7\n')
     with running(RUN, toy, tmp_path / "log") as program:
         program.wait_for("two ended with status 7. Stopping everything.")
