@@ -26,10 +26,22 @@ function keep() {
   history.replaceState(null, "", address);
 }
 
-// A span's details: the last click wins, and what was fetched once is not fetched again.
+// A span's details: what was fetched once is not fetched again, and the last click wins.
 
 const details = new Map();
-let asked = null;
+
+function load(key) {
+  if (!details.has(key)) {
+    const text = fetch(`${base}/spans/${key}`, { headers: { Accept: "text/html" } }).then((answer) => {
+      if (!answer.ok) throw new Error(answer.statusText);
+      return answer.text();
+    });
+    details.set(key, text);
+    text.catch(() => details.delete(key));
+    if (details.size > 200) details.delete(details.keys().next().value);
+  }
+  return details.get(key);
+}
 
 async function choose(row) {
   const key = tree.data.key[row];
@@ -37,23 +49,15 @@ async function choose(row) {
   named = true;
   tree.moveTo(row);
   keep();
-  if (asked) asked.abort();
-  asked = null;
-  if (!details.has(key)) {
-    const mine = asked = new AbortController();
-    try {
-      const answer = await fetch(`${base}/spans/${key}`, { signal: mine.signal, headers: { Accept: "text/html" } });
-      if (!answer.ok) throw new Error(answer.statusText);
-      const text = await answer.text();
-      if (mine.signal.aborted) return;
-      details.set(key, text);
-      if (details.size > 200) details.delete(details.keys().next().value);
-    } catch (error) {
-      if (error.name !== "AbortError") get("said").textContent = "The details of this span cannot be shown.";
-      return;
-    }
+  let text;
+  try {
+    text = await load(key);
+  } catch {
+    get("said").textContent = "The details of this span cannot be shown.";
+    return;
   }
-  const panel = get("span"), page = new DOMParser().parseFromString(details.get(key), "text/html");
+  if (tree.data.key[tree.chosen] !== key) return;
+  const panel = get("span"), page = new DOMParser().parseFromString(text, "text/html");
   panel.replaceChildren(...document.adoptNode(page.body).childNodes);
   panel.scrollTop = 0;
   localTimes(panel);
@@ -157,6 +161,10 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
+list.addEventListener("pointerdown", (event) => {
+  const element = event.target.closest(".row");
+  if (element && !event.target.closest(".twist")) load(tree.data.key[element.dataset.row]).catch(() => {});  // before the click is done
+});
 list.addEventListener("click", (event) => {
   const element = event.target.closest(".row");
   if (!element) return;
