@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import pytest
 from export import export, json_span
+from flask.testing import FlaskClient
+from otlp_viewer.cli import compile_templates
 from otlp_viewer.receive import grpc
 from running import free_port
 
@@ -181,3 +183,10 @@ def test_a_grpc_client_is_told_what_the_port_is_for_and_the_terminal_says_so_onc
     process.terminate()
     _, err = process.communicate(timeout=30)
     assert err == f"otlp-viewer: {grpc.PURPOSE}\n"
+
+
+def test_every_template_can_be_compiled_before_a_page_is_asked_for(client: FlaskClient) -> None:
+    environment = client.application.jinja_env
+    compile_templates(environment)
+    assert environment.cache is not None
+    assert len(environment.cache) == len(environment.list_templates()) > 5

@@ -30,34 +30,36 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kept"),
+    ("fields", "kept", "said"),
     [
-        ({"name": "half \ud83d"}, {"name": "half \ufffd"}),
-        ({"name": "whole \ud83d\ude00"}, {"name": "whole \U0001f600"}),
-        ({"attributes": attributes(x="\udc00y")}, {"x": "\ufffdy"}),
-        ({"attributes": attributes(x={"intValue": str(10**30)})}, {"x": 2**63 - 1}),
-        ({"attributes": attributes(x={"intValue": -77})}, {"x": -(2**63)}),
-        ({"attributes": attributes(x={"intValue": 7})}, {"x": 7}),
-        ({"attributes": attributes(x={"doubleValue": "NaN"})}, {"x": "nan"}),
-        ({"droppedAttributesCount": -1}, {}),
-        ({"droppedAttributesCount": 2**40}, {"dropped_attributes_count": 2**32 - 1}),
-        ({"\ud800": 1}, {"name": "span-1"}),
-        ({"kind": "SPAN_KIND_CLIENT"}, {"span.kind": "client"}),
-        ({"kind": 77}, {"span.kind": "internal"}),
-        ({"status": {"code": "STATUS_CODE_ERROR"}}, {"error": True}),
-        ({"startTimeUnixNano": -5}, {"time": "1970-01-01T00:00:00.000000Z"}),
-        ({"endTimeUnixNano": 10**40}, {"name": "span-1"}),
-        ({"attributes": attributes(x=nested(32))}, {"name": "span-1"}),
-        ({"attributes": attributes(x=nested(120))}, {"name": "span-1"}),
+        ({"name": "half \ud83d"}, {"name": "half \ufffd"}, "repaired: U+FFFD"),
+        ({"name": "whole \ud83d\ude00"}, {"name": "whole \U0001f600"}, ""),
+        ({"attributes": attributes(x="\udc00y")}, {"x": "\ufffdy"}, "repaired: U+FFFD"),
+        ({"attributes": attributes(x={"intValue": str(10**30)})}, {"x": 2**63 - 1}, "changed: the nearest number"),
+        ({"attributes": attributes(x={"intValue": -77})}, {"x": -(2**63)}, "changed: the nearest number"),
+        ({"attributes": attributes(x={"intValue": 7})}, {"x": 7}, ""),
+        ({"attributes": attributes(x={"doubleValue": "NaN"})}, {"x": "nan"}, ""),
+        ({"droppedAttributesCount": -1}, {}, "changed: the nearest number"),
+        ({"droppedAttributesCount": 2**40}, {"dropped_attributes_count": 2**32 - 1}, "changed: the nearest number"),
+        ({"\ud800": 1}, {"name": "span-1"}, ""),
+        ({"kind": "SPAN_KIND_CLIENT"}, {"span.kind": "client"}, ""),
+        ({"kind": 77}, {"span.kind": "internal"}, ""),
+        ({"status": {"code": "STATUS_CODE_ERROR"}}, {"error": True}, ""),
+        ({"startTimeUnixNano": -5}, {"time": "1970-01-01T00:00:00.000000Z"}, ""),
+        ({"endTimeUnixNano": 10**40}, {"name": "span-1"}, "changed: the nearest number"),
+        ({"attributes": attributes(x=nested(32))}, {"name": "span-1"}, ""),
+        ({"attributes": attributes(x=nested(120))}, {"name": "span-1"}, ""),
     ],
 )
 def test_a_bad_value_in_json_becomes_the_nearest_one(
-    client: FlaskClient, fields: dict[str, Any], kept: dict[str, Any]
+    client: FlaskClient, fields: dict[str, Any], kept: dict[str, Any], said: str
 ) -> None:
     body = json.dumps(export(json_span(2), json_span(1) | fields)).replace("-77", "-" + "7" * 5000)
     answer = client.post("/v1/traces", data=body, content_type="application/json")
     assert answer.status_code == 200
-    assert int(answer.get_json().get("partialSuccess", {}).get("rejectedSpans", 0)) == 0
+    partial = answer.get_json().get("partialSuccess", {})
+    assert int(partial.get("rejectedSpans", 0)) == 0
+    assert partial.get("errorMessage", "").startswith("1 " + said if said else "")
     found = {span["trace.span_id"]: span for span in spans_of(client)}
     assert len(found) == 2
     one = found[f"{1:016x}"]

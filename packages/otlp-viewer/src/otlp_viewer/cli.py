@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from jinja2 import Environment
 from waitress.server import create_server  # type: ignore[import-untyped]
 
 from otlp_viewer.model import TraceSummary
@@ -118,12 +120,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     print(f"otlp-viewer: waiting for traces, http://{address}:{port}/", flush=True)
     printer.start()
+    threading.Thread(target=compile_templates, args=[app.jinja_env], daemon=True).start()
     try:
         server.run()
     finally:
         printer.stop()
         store.close()
     return 0
+
+
+def compile_templates(environment: Environment) -> None:
+    """Do what the first to open each page would wait for."""
+    for name in environment.list_templates():
+        environment.get_template(name)
 
 
 def command() -> NoReturn:

@@ -37,8 +37,8 @@ FIELDS: dict[str, type] = {
     "end_time": int,
     "granularity": int,
 }
-# These parts of a query are filled in by Honeycomb's own pages and change nothing here.
-IGNORED = ("calculated_fields", "compare_time_offset_seconds")
+# Honeycomb's own pages send these, mostly empty.
+NOT_HERE = ("calculated_fields", "compare_time_offset_seconds")
 NOUNS = {list: "a list", str: "a text", int: "a whole number"}
 
 Columns = Mapping[str, Collection[str]]
@@ -59,8 +59,8 @@ def parse(specification: object, columns: Columns, now: float | None = None, sig
 
     `now` is the end of a relative time range, in seconds since 1970.
     """
-    given = _object(_clean(specification), "the query", (*FIELDS, *IGNORED))
-    for name in IGNORED:
+    given = _object(_clean(specification), "the query", (*FIELDS, *NOT_HERE))
+    for name in NOT_HERE:
         if given.pop(name, None):
             raise Invalid(f"{name} cannot be used here")
     for name, value in given.items():

@@ -28,6 +28,8 @@ NAMES = {"traces": ("resourceSpans", "scopeSpans", "spans"), "logs": ("resourceL
 DEEPEST_JSON = 300  # objects and lists
 LEFT_OUT = "left out"
 TOO_DEEP = "left out: values that are nested too deeply"
+REPAIRED = "repaired: U+FFFD is in place of half of a character"
+NEAREST = "changed: the nearest number that the field can have is in place of one beyond it"
 DESCRIPTORS: dict[str, Descriptor] = {"traces": Span.DESCRIPTOR, "logs": LogRecord.DESCRIPTOR}
 RANGES = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
@@ -182,13 +184,13 @@ def _field(value: Any, field: FieldDescriptor, where: str, problems: Problems, d
             return b""
         data = encode({} if value is None else value, field.message_type, where, problems, depth + 1)
     elif kind == FieldDescriptor.TYPE_STRING:
-        data = text(value, where).encode()
+        data = _text(value, where, problems).encode()
     elif kind == FieldDescriptor.TYPE_BYTES:
         data = _bytes(value, field.name, where)
     elif kind == FieldDescriptor.TYPE_DOUBLE:
         return varint(field.number << 3 | 1) + struct.pack("<d", _double(value, where))
     else:
-        number = _whole(value, field, where)
+        number = _whole(value, field, where, problems)
         if kind in (FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_FIXED32):
             wide = kind == FieldDescriptor.TYPE_FIXED64
             return varint(field.number << 3 | (1 if wide else 5)) + struct.pack("<Q" if wide else "<I", number)
@@ -196,11 +198,16 @@ def _field(value: Any, field: FieldDescriptor, where: str, problems: Problems, d
     return varint(field.number << 3 | 2) + varint(len(data)) + data
 
 
-def text(value: Any, where: str = "") -> str:
+def _text(value: Any, where: str, problems: Problems) -> str:
     """Return text whose halves of surrogate pairs are U+FFFD, and whose pairs are characters."""
     if not isinstance(value, str):
         raise NotOtlp(f"{where} must be text")
-    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    utf16 = value.encode("utf-16-le", "surrogatepass")
+    try:
+        return utf16.decode("utf-16-le")
+    except UnicodeDecodeError:
+        problems.note(REPAIRED)
+        return utf16.decode("utf-16-le", "replace")
 
 
 def _bytes(value: Any, name: str, where: str) -> bytes:
@@ -223,7 +230,7 @@ def _double(value: Any, where: str) -> float:
         raise NotOtlp(f"{where} must be a number") from None
 
 
-def _whole(value: Any, field: FieldDescriptor, where: str) -> int:
+def _whole(value: Any, field: FieldDescriptor, where: str, problems: Problems) -> int:
     """Return a whole number, or the nearest one that the field can have."""
     lowest, highest = RANGES[field.type]
     if field.type == FieldDescriptor.TYPE_ENUM and isinstance(value, str):
@@ -239,8 +246,10 @@ def _whole(value: Any, field: FieldDescriptor, where: str) -> int:
             except ValueError:
                 value = None
     if isinstance(value, float):
-        value = (highest if value > 0 else lowest) if math.isinf(value) else None if math.isnan(value) else round(value)
+        value = None if math.isnan(value) else round(min(max(value, -1e20), 1e20))
     if not isinstance(value, int) or (isinstance(value, bool) != (field.type == FieldDescriptor.TYPE_BOOL)):
         expected = "true or false" if field.type == FieldDescriptor.TYPE_BOOL else "a whole number"
         raise NotOtlp(f"{where} must be {expected}")
+    if not lowest <= value <= highest:
+        problems.note(NEAREST)
     return min(max(value, lowest), highest)
