@@ -99,8 +99,9 @@ def measure_collector(program: str, count: int = 400_000) -> dict[str, float]:
             cpu = after.user + after.system - before.user - before.system
             return {"cpu": cpu / count * 1e6, "accepted": count / seconds, "memory": memory}
         finally:
-            process.terminate()
-            process.wait(60)
+            if process.poll() is None:
+                process.terminate()
+                process.wait(60)
 
 
 def simulate(instances: int, capacity: float) -> dict[str, float]:

@@ -63,8 +63,9 @@ class Viewer:
                     time.sleep(0.1)
                 yield process
             finally:
-                process.terminate()
-                process.wait(10)
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait(10)
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):
