@@ -117,7 +117,7 @@ def wanted(one: dict[str, Any], made: dict[str, Any]) -> bool:
         mine = text(mine)
         return {"contains": value in mine, "starts-with": mine.startswith(value), "ends-with": mine.endswith(value)}[op]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        mine = mine if isinstance(mine, int) and not isinstance(mine, bool) and op == "=" else number(mine)
+        mine = mine if isinstance(mine, int) and not isinstance(mine, bool) else number(mine)
         if mine is None:
             return False
     else:

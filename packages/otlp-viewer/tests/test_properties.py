@@ -15,6 +15,7 @@ NUMBERS = some.floats(allow_nan=False, allow_infinity=False, min_value=-1e12, ma
 # Not text that reads as a number: there the viewer counts it as one, and so does the column's type.
 TEXTS = some.text(some.characters(codec="utf-8"), max_size=20).filter(lambda text: not any(c.isdigit() for c in text))
 VALUES = NUMBERS | TEXTS.filter(lambda text: text.strip().lower() not in ("nan", "inf", "infinity")) | some.booleans()
+LARGE = some.integers(-(2**63), 2**63 - 1) | some.integers(2**53, 2**53 + 3)
 OPS = ("=", "!=", "<", "<=", ">", ">=", "in", "not-in", "exists", "does-not-exist", "contains", "starts-with")
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -42,7 +43,7 @@ def test_percentiles_and_sums_of_any_numbers(values: list[float]) -> None:
 
 @QUICK
 @given(
-    values=some.lists(VALUES | some.none(), min_size=1, max_size=40).filter(
+    values=some.lists(VALUES | LARGE | some.none(), min_size=1, max_size=40).filter(
         lambda values: values.count(None) < len(values)
     ),
     op=some.sampled_from(OPS),

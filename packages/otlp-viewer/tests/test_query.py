@@ -304,6 +304,15 @@ def test_large_integers_stay_exact(store: Store) -> None:
     assert rows(store, [{"op": "SUM", "column": "app.x"}]) == [{"SUM(app.x)": 2 * large}]
 
 
+@pytest.mark.parametrize("other", [0.5, "text", True])
+def test_large_integers_are_compared_exactly_beside_other_values(store: Store, other: object) -> None:
+    large = 2**53
+    values(store, large, large + 1, 2**63 - 1, -(2**63), other)
+    for op, value, count in ((">", large, 2), (">=", large + 1, 2), ("=", large + 1, 1), ("in", [large], 1)):
+        filters = [{"column": "app.x", "op": op, "value": value}]
+        assert rows(store, [{"op": "COUNT"}], filters=filters) == [{"COUNT": count}], (op, value)
+
+
 def test_a_calculation_has_filters_and_a_name_of_its_own(store: Store) -> None:
     values(store, 1, 2, 3, 4)
     small = [{"column": "app.x", "op": "<", "value": 3}]

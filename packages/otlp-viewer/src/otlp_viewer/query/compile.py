@@ -15,6 +15,8 @@ NATIVE = ("duration_ms", "status_code", "severity_number")
 """Fields that are kept as numbers. Everything else is text, in which equal numbers are equal."""
 WEIGHT = "SampleRate"
 NUMBERS = frozenset({"integer", "float"})
+EXACT = 1 << 53
+"""Below this a double has every whole number."""
 LAST_SECOND = 1 << 33  # in the year 2242: a time in nanoseconds has 63 bits
 
 
@@ -73,16 +75,29 @@ class Compiled:
         values = one.value if one.op == "in" else [one.value]
         if one.op in ("in", "="):
             texts = [as_text(value)[1] for value in values if self._is_text(one.column, value)]
-            numbers = [float(value) for value in values if not self._is_text(one.column, value)]
-            parts = []
+            numbers = [value for value in values if not self._is_text(one.column, value)]
+            parts = [self._compared(one.column, "=", value) for value in numbers if abs(value) >= EXACT]
+            numbers = [float(value) for value in numbers if abs(value) < EXACT]
             if texts:
                 parts.append(f"coalesce(list_contains({self.bind(texts)}::VARCHAR[], {text}), false)")
             if numbers:
                 number = f"({self.number(one.column)})::DOUBLE"
                 parts.append(f"coalesce(list_contains({self.bind(numbers)}::DOUBLE[], {number}), false)")
             return f"({' OR '.join(parts) or 'false'})"
-        of_number = isinstance(one.value, int | float) and not isinstance(one.value, bool)
-        return f"coalesce({self.number(one.column) if of_number else text} {one.op} {self.bind(one.value)}, false)"
+        if isinstance(one.value, int | float) and not isinstance(one.value, bool):
+            return self._compared(one.column, one.op, one.value)
+        return f"coalesce({text} {one.op} {self.bind(one.value)}, false)"
+
+    def _compared(self, column: str, op: str, value: float) -> str:
+        """Return a comparison with a number; it is exact for whole numbers, whatever else the column has."""
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+            value = int(value)
+        number = f"{self.number(column)} {op} {self.bind(value)}"
+        types = self._snapshot.columns[column]
+        if isinstance(value, int) and "integer" in types and len(types) > 1:
+            whole = f"TRY_CAST(regexp_extract({self.text(column)}, '^-?[0-9]+$') AS HUGEINT)"
+            return f"coalesce({whole} {op} {self.bind(value)}, {number}, false)"
+        return f"coalesce({number}, false)"
 
     def _is_text(self, column: str, value: object) -> bool:
         """Return whether what equals the value has its text: not so for text that only reads as the same number."""
