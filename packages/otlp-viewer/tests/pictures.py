@@ -32,10 +32,14 @@ def pages(address: str) -> dict[str, str]:
         "large": f"/traces/{odd['large']}",
         "skewed": f"/traces/{odd['skewed']}",
         "detached": f"/traces/{odd['detached']}",
+        "lost": f"/traces/{odd['lost']}",
         "logs": "/logs",
         "query": "/query",
         "box": f"/query?query={query}&box=0,9999999999,250,99999,duration_ms#comparison",
+        "groups": f"/query?query={json.dumps({'breakdowns': ['service.name', 'name']})}",
         "nothing": "/traces?text=nowhere",
+        "missing": f"/traces/{'0' * 32}",
+        "clear": "/clear",
     }
 
 

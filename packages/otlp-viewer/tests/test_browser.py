@@ -384,6 +384,8 @@ def test_all_of_ten_thousand_spans_can_be_reached(page: Any, filled: str, unusua
     page.locator("#tree").focus()
     page.keyboard.press("End")
     page.locator("#row-9999").wait_for()
+    number, of = (page.locator("#row-9999").get_attribute(f"aria-{name}") for name in ("posinset", "setsize"))
+    assert number == of != "1"
     page.locator("#row-9999").click()
     details(page, "count item")
     box = page.locator("#row-9999 .bar-span").bounding_box()

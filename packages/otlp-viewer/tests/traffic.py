@@ -19,7 +19,16 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
 BATCH = 512
 VERSIONS = {"checkout": "2.14.0", "gateway": "1.9.3"}
@@ -48,7 +57,7 @@ class Sender:
     """Makes spans and logs of any service, and sends them. Times are seconds since 1970, durations seconds."""
 
     def __init__(self, seed: int = 1) -> None:
-        self._ids = Ids(seed)
+        self.ids = Ids(seed)
         self._spans = InMemorySpanExporter()
         self._logs = InMemoryLogRecordExporter()
         self._tracers: dict[str, Any] = {}
@@ -133,7 +142,7 @@ class Sender:
 
     def _tracer(self, service: str) -> Any:
         if service not in self._tracers:
-            provider = TracerProvider(resource=self._resource(service), id_generator=self._ids, shutdown_on_exit=False)
+            provider = TracerProvider(resource=self._resource(service), id_generator=self.ids, shutdown_on_exit=False)
             provider.add_span_processor(SimpleSpanProcessor(self._spans))
             self._tracers[service] = provider.get_tracer(
                 "bookshop.tracing", "0.3.0", attributes={"bookshop.generated": True}
@@ -303,6 +312,16 @@ class Shop:
             self.sender.span("gateway", "import book", at + 0.02 + number * 0.25, 0.2, task)
         return root
 
+    def lost(self, at: float) -> Span:
+        """Spans whose parents never come."""
+        ids = self.sender.ids
+        context = SpanContext(ids.generate_trace_id(), ids.generate_span_id(), True, TraceFlags(TraceFlags.SAMPLED))
+        elsewhere = NonRecordingSpan(context)
+        there = self.sender.span("catalog", "GET /v1/books/{id}", at, 0.2, elsewhere, SpanKind.SERVER)
+        self.sender.span("catalog", "SELECT catalog.books", at + 0.05, 0.1, there, SpanKind.CLIENT)
+        self.sender.span("email", "send mail", at + 0.1, 0.05, elsewhere)
+        return there
+
     def large(self, at: float, spans: int = 10_000, services: int = 14) -> Span:
         """A batch job of many spans: a few levels, errors early and late, a gap, spans shorter than a pixel."""
         took = 60.0
@@ -391,6 +410,7 @@ def odd(address: str, seed: int = 5) -> dict[str, str]:
     made = {
         "skewed": shop.skewed(now - 20),
         "detached": shop.detached(now - 18),
+        "lost": shop.lost(now - 16),
         "large": shop.large(now - 90),
     }
     shop.sender.send(address)

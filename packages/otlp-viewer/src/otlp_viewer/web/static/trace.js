@@ -61,6 +61,7 @@ async function choose(row) {
   panel.replaceChildren(...document.adoptNode(page.body).childNodes);
   panel.scrollTop = 0;
   localTimes(panel);
+  get("said").textContent = `Details of ${tree.data.names[tree.data.name[row]]}`;
   if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView({ block: "start" });
 }
 

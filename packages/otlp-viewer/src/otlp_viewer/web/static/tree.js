@@ -37,9 +37,12 @@ export class Tree {
     this.errors = new Set(data.error);
     this.parent = new Int32Array(n).fill(-1);
     this.end = new Int32Array(n).fill(n);  // after the last descendant
+    this.children = new Int32Array(n + 1);  // of each row at its number and 1; at 0 the rows without a parent
+    this.position = new Int32Array(n);  // among its siblings, from 1
     for (let row = 0; row < n; row++) {
       while (stack.length > data.depth[row]) this.end[stack.pop()] = row;
       if (stack.length) this.parent[row] = stack.at(-1);
+      this.position[row] = ++this.children[this.parent[row] + 1];
       stack.push(row);
     }
     this.row = new Map(data.key.map((key, row) => [key, row]));
@@ -154,6 +157,8 @@ export class Tree {
     element.dataset.row = row;
     element.setAttribute("role", "treeitem");
     element.setAttribute("aria-level", data.depth[row] + 1);
+    element.setAttribute("aria-posinset", this.position[row]);
+    element.setAttribute("aria-setsize", this.children[this.parent[row] + 1]);
     const label = make("span", "label");
     label.style.paddingLeft = `${Math.min(data.depth[row], 14) * 13}px`;
     const twist = make("span", "twist", this.hasChildren(row) ? (this.closed[row] ? "▸" : "▾") : "");
