@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
@@ -658,6 +659,16 @@ def test_the_viewer_is_cleared_after_one_question_and_by_its_own_page_alone(clie
     assert store.counts()[0] == 1
     assert client.post("/clear", headers={"Origin": "http://localhost"}).status_code == 302
     assert store.counts()[0] == 0
+
+
+def test_every_page_says_what_went_to_make_room(
+    client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(store, [span(1)])
+    went = replace(store.health(), dropped_spans=1200, dropped_logs=1)
+    monkeypatch.setattr(store, "health", lambda: went)
+    for path in PAGES:
+        assert "Older ones were dropped to make room: 1,200 spans, 1 log." in page(client, path).text
 
 
 # Hostile spans

@@ -61,8 +61,14 @@ async function choose(row) {
   panel.replaceChildren(...document.adoptNode(page.body).childNodes);
   panel.scrollTop = 0;
   localTimes(panel);
+  unlinkLost();
   get("said").textContent = `Details of ${tree.data.names[tree.data.name[row]]}`;
   if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView({ block: "start" });
+}
+
+// The id of a parent that is not here leads nowhere.
+function unlinkLost() {
+  for (const link of document.querySelectorAll("#span .mono a")) if (!tree.row.has(link.textContent)) link.replaceWith(`${link.textContent}, not received`);
 }
 
 // Zoom.
@@ -230,6 +236,7 @@ function begin() {
   get("error-steps").hidden = !tree.data.error.length;
   get("errors-at").textContent = plural(tree.data.error.length, "error");
   localTimes(document);
+  unlinkLost();
 }
 
 const state = Object.fromEntries(address.searchParams);
