@@ -273,7 +273,11 @@ def main() -> None:
         install()
         remove_caches()
         command = [in_venv("cookiecutter"), "--output-dir", str(ROOT.parent), str(ROOT), *sys.argv[2:]]
-        sys.exit(subprocess.run(command).returncode)
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        # What the hook says about the answers, without cookiecutter's traceback after it.
+        if message := done.stderr.partition("\nERROR: Stopping generation")[0].rstrip():
+            print(message, file=sys.stderr)
+        sys.exit(done.returncode)
     check_ports()
     render()
     if subprocess.run(["make", "--silent", "--no-print-directory", "install"], cwd=DEMO).returncode:  # noqa: S607
