@@ -39,7 +39,9 @@ MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
         "attributes": (9, BYTES),
         "dropped_attributes": (10, UINT32),
         "events": (11, BYTES),
+        "dropped_events": (12, UINT32),
         "links": (13, BYTES),
+        "dropped_links": (14, UINT32),
         "status": (15, BYTES),
     },
     "Log": {
@@ -48,6 +50,7 @@ MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
         "severity_text": (3, STRING),
         "body": (5, BYTES),
         "attributes": (6, BYTES),
+        "dropped_attributes": (7, UINT32),
         "trace_id": (9, BYTES),
         "span_id": (10, BYTES),
         "observed": (11, FIXED64),

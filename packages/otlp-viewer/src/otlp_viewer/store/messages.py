@@ -1,25 +1,24 @@
 """Makes the model's objects of the records that are kept."""
 
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import TypeVar
 
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from otlp_viewer.model import Attributes, Log, Scope, Span, SpanEvent, SpanLink
-from otlp_viewer.receive.repair import repair
+from otlp_viewer.model import Attributes, Log, Scope, Span, SpanEvent, SpanLink, Value
+from otlp_viewer.receive import wire
 from otlp_viewer.store.values import any_value, attributes
 
-M = TypeVar("M", bound=Message)
-
 KINDS = ("internal", "internal", "server", "client", "producer", "consumer")
+LONGEST_CACHED = 256  # bytes of an attribute
 
 
 def as_span(row: int, record: bytes, service: str, resource: bytes, scope: bytes) -> Span:
-    span = _read(record, SpanMessage)
+    span = wire.Span.FromString(record)
+    status = Status.FromString(span.status)
     return Span(
         row=row,
         trace_id=span.trace_id.hex(),
@@ -28,16 +27,16 @@ def as_span(row: int, record: bytes, service: str, resource: bytes, scope: bytes
         name=span.name,
         service=service,
         kind=KINDS[span.kind] if 0 <= span.kind < len(KINDS) else "internal",
-        start_ns=span.start_time_unix_nano,
-        duration_ms=max(span.end_time_unix_nano - span.start_time_unix_nano, 0) / 1e6,
-        status_code=span.status.code if span.status.code in (1, 2) else 0,
-        status_message=span.status.message,
-        attributes=attributes(span.attributes),
+        start_ns=span.start,
+        duration_ms=max(span.end - span.start, 0) / 1e6,
+        status_code=status.code if status.code in (1, 2) else 0,
+        status_message=status.message,
+        attributes=_attributes(span.attributes),
         resource=_resource(resource),
         scope=_scope(scope),
         events=[
             SpanEvent(one.name, one.time_unix_nano, attributes(one.attributes), one.dropped_attributes_count)
-            for one in span.events
+            for one in map(SpanMessage.Event.FromString, span.events)
         ],
         links=[
             SpanLink(
@@ -47,12 +46,12 @@ def as_span(row: int, record: bytes, service: str, resource: bytes, scope: bytes
                 one.trace_state,
                 one.dropped_attributes_count,
             )
-            for one in span.links
+            for one in map(SpanMessage.Link.FromString, span.links)
         ],
         trace_state=span.trace_state,
-        dropped_attributes=span.dropped_attributes_count,
-        dropped_events=span.dropped_events_count,
-        dropped_links=span.dropped_links_count,
+        dropped_attributes=span.dropped_attributes,
+        dropped_events=span.dropped_events,
+        dropped_links=span.dropped_links,
     )
 
 
@@ -67,31 +66,34 @@ def as_log(
     trace_id: str | None,
     span_id: str | None,
 ) -> Log:
-    log = _read(record, LogRecord)
+    log = wire.Log.FromString(record)
     return Log(
         row=row,
         time_ns=time_ns,
         severity_number=severity_number,
         severity_text=log.severity_text,
-        body=any_value(log.body),
+        body=any_value(AnyValue.FromString(log.body)),
         event_name=log.event_name,
         trace_id=trace_id,
         span_id=span_id,
         service=service,
-        attributes=attributes(log.attributes),
+        attributes=_attributes(log.attributes),
         resource=_resource(resource),
         scope=_scope(scope),
-        dropped_attributes=log.dropped_attributes_count,
+        dropped_attributes=log.dropped_attributes,
     )
 
 
-def _read(record: bytes, kind: type[M]) -> M:
-    message: M = kind()
-    try:
-        message.ParseFromString(record)
-    except DecodeError:  # a value is nested just too deeply
-        message.ParseFromString(repair(record, kind.DESCRIPTOR))
-    return message
+def _attributes(given: Iterable[bytes]) -> Attributes:
+    return dict(_cached(one) if len(one) <= LONGEST_CACHED else _read(one) for one in given)
+
+
+def _read(attribute: bytes) -> tuple[str, Value]:
+    pair = KeyValue.FromString(attribute)
+    return pair.key, any_value(pair.value)
+
+
+_cached = lru_cache(16_384)(_read)
 
 
 @lru_cache(256)

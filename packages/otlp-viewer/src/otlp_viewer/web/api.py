@@ -103,12 +103,13 @@ def stream(summary: TraceSummary, spans: Iterator[Span], logs: Iterable[Log]) ->
 
     Few of them are in memory at a time.
     """
-    yield json.dumps(summary_json(summary), ensure_ascii=False)[:-1] + ', "spans": ['
+    encoded = json.JSONEncoder(ensure_ascii=False).encode
+    yield encoded(summary_json(summary))[:-1] + ', "spans": ['
     for number, span in enumerate(spans):
-        yield (", " if number else "") + json.dumps(span_json(span), ensure_ascii=False)
+        yield (", " if number else "") + encoded(span_json(span))
     yield '], "logs": ['
     for number, log in enumerate(logs):
-        yield (", " if number else "") + json.dumps(log_json(log), ensure_ascii=False)
+        yield (", " if number else "") + encoded(log_json(log))
     yield "]}\n"
 
 
