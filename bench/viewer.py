@@ -185,15 +185,18 @@ UNTIL_USABLE = """async () => {
   await there("%s");
   return performance.now();
 }"""
-UNTIL_DETAILS = """([row, text]) => new Promise((resolve) => {
-  const started = performance.now(), panel = document.getElementById("span");
-  new MutationObserver((_, observer) => {
-    if (!panel.textContent.includes(text)) return;
-    observer.disconnect();
-    requestAnimationFrame(() => resolve(performance.now() - started));
-  }).observe(panel, { childList: true, subtree: true });
-  document.getElementById(`row-${row}`).click();
-})"""
+UNTIL_DETAILS = """(text) => {
+  window.shown = new Promise((resolve) => {
+    const panel = document.getElementById("span");
+    let pressed;
+    addEventListener("pointerdown", () => { pressed = performance.now(); }, { capture: true, once: true });
+    new MutationObserver((_, observer) => {
+      if (!panel.textContent.includes(text)) return;
+      observer.disconnect();
+      requestAnimationFrame(() => resolve(performance.now() - pressed));
+    }).observe(panel, { childList: true, subtree: true });
+  });
+}"""
 
 
 @contextlib.contextmanager
@@ -212,11 +215,15 @@ def usable(browser: Any, url: str, drawn: str, act: str, acted: str) -> float:
 
 
 def details(browser: Any, url: str, rows: int) -> list[float]:
-    """Milliseconds from a click on a row until the frame with the details of its span, for each of the first rows."""
+    """Milliseconds from the press of the mouse on a row until the frame with its details, for the first rows."""
+    found = []
     with new_page(browser) as page:
         page.goto(url)
-        page.wait_for_selector("#row-1")
-        return [float(page.evaluate(UNTIL_DETAILS, [row, span_id(LARGE, row).hex()])) for row in range(1, rows + 1)]
+        for row in range(1, rows + 1):
+            page.evaluate(UNTIL_DETAILS, span_id(LARGE, row).hex())
+            page.click(f"#row-{row} .name")
+            found.append(float(page.evaluate("shown")))
+    return found
 
 
 def in_browser(browser: Any, viewer: Viewer, large: int, rounds: int) -> dict[str, str]:
