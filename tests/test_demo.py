@@ -90,17 +90,6 @@ def test_no_network_is_one_line_and_nothing_is_installed(checkout: Path) -> None
     assert not (checkout / ".venv").exists()
 
 
-def test_an_invalid_answer_to_make_new_is_explained_without_a_traceback(checkout: Path) -> None:
-    command = [sys.executable, "demo.py", "--new", "--no-input", "project_name=Con"]
-    done = subprocess.run(command, cwd=checkout, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-2:] == [
-        "Nothing was written, because:",
-        "  project 'con' is the name of a device on Windows. For example: my-app",
-    ]
-    assert not (checkout.parent / "con").exists()
-
-
 def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(checkout: Path, tmp_path: Path) -> None:
     at = ports()
     program = Running(["make", "demo", *(f"{name}={port}" for name, port in at.items())], checkout, tmp_path / "output")
@@ -190,3 +179,14 @@ def test_a_demo_of_an_older_release_stays_as_it_is(checkout: Path) -> None:
     done = subprocess.run([sys.executable, "demo.py", "--render"], cwd=checkout, capture_output=True, text=True)
     assert "You have changed demo/ (app.py)" in done.stdout
     assert (checkout / "demo" / "app.py").read_text() == "mine\n"
+
+
+def test_an_invalid_answer_to_make_new_is_explained_without_a_traceback(checkout: Path) -> None:
+    command = [sys.executable, "demo.py", "--new", "--no-input", "project_name=Con"]
+    done = subprocess.run(command, cwd=checkout, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        "Nothing was written, because:",
+        "  project 'con' is the name of a device on Windows. For example: my-app",
+    ]
+    assert not (checkout.parent / "con").exists()
