@@ -262,7 +262,6 @@ PATHS = {
     "/find": "id",
     "/clear": "",
     "/traces/{trace}": "span from clocks",
-    "/traces/{trace}/outline": "clocks",
     "/traces/{trace}/spans/{key}": "",
     "/traces/{trace}/find": "text",
     "/api/traces": "limit",

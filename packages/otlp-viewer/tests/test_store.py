@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from by_hand import LATENCY, NOON, generated, span
 from export import TRACE, event
@@ -293,3 +294,34 @@ def test_queries_go_on_while_old_spans_are_dropped() -> None:
     assert wrong == []
     assert store.health().dropped_spans > 0
     store.close()
+
+
+def test_while_one_reads_for_long_what_does_not_fit_is_refused_and_what_is_read_stays(
+    small_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otlp_viewer.store.writer.LONGEST_PAUSE", 0.02)
+    add(small_store, [span(0)])
+    refused = None
+    with small_store._snapshot() as reading:
+        assert reading.rows("SELECT count(*) FROM kept.spans") == [(1,)]
+        for number in range(1, 400):
+            try:
+                add(small_store, [span(number, number, **{"app.text": noise(300_000, number)})])
+            except duckdb.Error as error:
+                refused = error
+                break
+        assert reading.rows("SELECT count(*) FROM kept.spans") == [(1,)]
+    assert isinstance(refused, duckdb.OutOfMemoryException)
+    add(small_store, [span(1000, 1000)])
+    health = small_store.health()
+    assert health.spans + health.dropped_spans == number + 1
+    assert health.bytes <= health.capacity_bytes
+
+
+def test_a_trace_is_read_in_portions_that_fit_into_memory(store: Store) -> None:
+    sizes = [10, 3_000_000, 2_000_000, 5_000_000, *[10] * 3000]
+    add(store, [span(n, n / 1e6, **{"trace.trace_id": TRACE, "app.text": "x" * size}) for n, size in enumerate(sizes)])
+    with store._snapshot() as snapshot:
+        portions = snapshot.portions(list(range(1, len(sizes) + 1)))
+    assert [len(portion) for portion in portions] == [2, 1, 1, 2000, 1000]
+    assert [one.start_ns for one in all_spans(store, TRACE)] == sorted(one.start_ns for one in all_spans(store, TRACE))
