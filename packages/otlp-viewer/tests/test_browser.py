@@ -296,6 +296,10 @@ def test_traces_are_sorted_by_their_headings_and_filtered_by_the_form(page: Any,
     page.wait_for_url("**status=error**")
     assert page.locator(".traces tbody tr:not(.failed)").count() == 0
     page.get_by_role("link", name="Clear filters").click()
+    page.get_by_label("Service").focus()
+    page.locator("#services option[value=payments]").wait_for(state="attached")
+    page.get_by_label("Route").focus()
+    page.locator("#routes option[value='/search']").wait_for(state="attached")
     page.get_by_label("At least").fill("1,500 ms")
     page.get_by_label("At least").press("Enter")
     page.wait_for_url("**min_duration=1**")

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from flask import Blueprint, Response, abort, jsonify, redirect, render_template, request, url_for
 from flask.blueprints import BlueprintSetupState
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -51,6 +51,12 @@ def pages(store: Store) -> Blueprint:
         if found is None:
             return redirect(url_for("pages.traces", text=text) if text else url_for("pages.traces"))
         return redirect(url_for("pages.trace", trace_id=found[1], span=found[2]))
+
+    @blueprint.get("/values/<any('service.name', 'http.route'):column>")
+    def values(column: str) -> Response:
+        """The values of a field, for a page's script to suggest while one is typed."""
+        signal = "logs" if request.args.get("signal") == "logs" else "spans"
+        return jsonify(store.values(column, signal=signal))
 
     @blueprint.get("/clear")
     def ask_to_clear() -> str:

@@ -13,7 +13,6 @@ from flask import make_response, request, url_for
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from otlp_viewer.model import SpanReference
 from otlp_viewer.query.types import Box, Calculation, Filter, Invalid, Query
 from otlp_viewer.store import Store
 from otlp_viewer.web import forms
@@ -31,17 +30,6 @@ TICK = 2
 class Site:
     store: Store
     colors: Colors = field(default_factory=Colors)
-    _links: dict[tuple[str, int], list[tuple[SpanReference, str]]] = field(default_factory=dict)
-
-    def links_to(self, trace_id: str) -> list[tuple[SpanReference, str]]:
-        """Return what `Store.links_to` does, which looks at every span: once for one trace, until more spans come."""
-        asked = trace_id, self.store.version[0]
-        found = self._links.get(asked)
-        if found is None:
-            found = self.store.links_to(trace_id)
-            self._links.clear()
-            self._links[asked] = found
-        return found
 
 
 def unless_same(site: Site, make: Callable[[], str], moving: bool = False) -> Response:

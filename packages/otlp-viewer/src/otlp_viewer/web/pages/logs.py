@@ -66,7 +66,6 @@ def _page(site: Site) -> str:
         narrow=narrow,
         narrowed=narrow != LogFilter() or bool(problem),
         problem=problem,
-        services=store.values("service.name", signal="logs"),
         severities=SEVERITIES,
         ranges=RANGES,
         chart=chart,

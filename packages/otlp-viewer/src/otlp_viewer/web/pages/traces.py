@@ -55,8 +55,6 @@ def _page(site: Site) -> str:
         sorts=SORTS,
         order=order,
         ascending=ascending,
-        services=store.values("service.name"),
-        routes=store.values("http.route"),
         statuses=STATUSES,
         ranges=RANGES,
         query=_query(narrow) if narrow.matching is None and not narrow.text else None,

@@ -47,6 +47,15 @@ document.addEventListener("click", (event) => {
   setTimeout(() => { button.firstChild.textContent = label; delete button.dataset.done; }, 1200);
 });
 
+// What a field may hold, fetched when somebody is about to type in it.
+
+document.addEventListener("focusin", async (event) => {
+  const list = event.target.list;
+  if (!list || !list.dataset.from || list.children.length) return;
+  const answer = await fetch(list.dataset.from);
+  if (answer.ok) list.replaceChildren(...(await answer.json()).map((value) => new Option("", value)));
+});
+
 // News: ask every two seconds. What is new takes its place at once where the reader would not lose a line by it;
 // else it waits behind a button.
 
