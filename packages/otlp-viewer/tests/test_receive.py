@@ -291,6 +291,7 @@ def test_a_body_over_the_limit_is_too_large_before_and_after_decompression(
 ) -> None:
     plain = client.post("/v1/traces", data=bytes(body.MAX_BYTES + 1), content_type=PROTOBUF)
     assert plain.status_code == 413
+    assert b"send fewer records at a time" in plain.data
     bomb = client.post(
         "/v1/traces",
         data=gzip.compress(bytes(body.MAX_BYTES + 1)),

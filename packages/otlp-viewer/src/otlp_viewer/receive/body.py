@@ -61,12 +61,17 @@ def read(request: Request) -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("identity", "gzip"):
         raise UnsupportedMediaType("send the body as it is or with Content-Encoding: gzip")
-    body = request.get_data(cache=False)
+    try:
+        body = request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise RequestEntityTooLarge(f"more than {MAX_BYTES} bytes: send fewer records at a time") from error
     try:
         if encoding == "gzip":
             body = gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_BYTES + 1)
             if len(body) > MAX_BYTES:
-                raise RequestEntityTooLarge(f"more than {MAX_BYTES} bytes when decompressed")
+                raise RequestEntityTooLarge(
+                    f"more than {MAX_BYTES} bytes when decompressed: send fewer records at a time"
+                )
     except (OSError, EOFError, zlib.error) as error:
         raise BadRequest(f"not gzip: {error}") from error
     return body

@@ -157,9 +157,9 @@ class Writer:
             self._uncompressed += table.pending.size
             try:
                 table.write()
-            except (duckdb.OutOfMemoryException, MemoryError):
+            except (duckdb.OutOfMemoryException, MemoryError) as error:
                 if not (self._pause() and self._drop_oldest()):
-                    raise
+                    raise duckdb.OutOfMemoryException(reason(error)) from error
                 table.write()
             self._catalogs.pop(table.signal, None)
         if waiting:
