@@ -76,7 +76,7 @@ class Writer:
         self._uncompressed = 0
         try:
             self._tables = {
-                signal: Table(self._database.connection, signal, self._database.capacity // 8) for signal in SIGNALS
+                signal: Table(self._database.connection, signal, self._database.capacity // 12) for signal in SIGNALS
             }
         except duckdb.Error as error:
             self._database.close()
@@ -172,8 +172,8 @@ class Writer:
         if (much or database.used() > database.capacity) and self._pause():
             if much and database.compress():
                 self._uncompressed = 0
-            while database.used() > database.capacity and self._drop_oldest():
-                pass
+            while database.used() > database.capacity and self._drop_oldest() and database.compress():
+                self._uncompressed = 0  # and in a file, the room of what went is free
 
     def _pause(self) -> bool:
         """Wait for those who read to end, and let nobody begin meanwhile; return whether nobody reads.
