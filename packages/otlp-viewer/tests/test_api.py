@@ -119,3 +119,34 @@ def test_more_hosts_can_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", 400),
     ):
         assert client.get("/api/health", headers={"Host": host}).status_code == code, host
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+@pytest.mark.parametrize(("problem", "status"), [("time", 400), ("memory", 503)])
+def test_what_costs_too_much_is_refused_with_a_reason_on_every_route(
+    monkeypatch: pytest.MonkeyPatch, accept: str, problem: str, status: int
+) -> None:
+    store = Store()
+    app = create_app(store)
+    client = app.test_client()
+    client.post("/v1/traces", json=export(json_span(1)))
+    if problem == "time":
+        monkeypatch.setattr("otlp_viewer.store.writer.LONGEST_QUERY", -1)
+    else:
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(store, "_snapshot", fail)
+    values = {"trace_id": TRACE, "key": "1", "column": "http.route", "filename": "page.js"}
+    refused = set()
+    for rule in app.url_map.iter_rules():
+        if "GET" in (rule.methods or ()):
+            path = rule.build({name: values[name] for name in rule.arguments})[1]  # type: ignore[index]
+            answer = client.get(path, headers={"Accept": accept}, follow_redirects=True)
+            assert answer.status_code in (200, status, 404), (path, answer.status_code)
+            assert answer.data
+            if answer.status_code == status:
+                refused.add(rule.rule)
+                assert b"than" in answer.data
+    assert {"/api/traces", "/api/traces/<trace_id>", "/traces", "/traces/<trace_id>", "/logs"} <= refused

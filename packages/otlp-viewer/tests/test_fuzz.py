@@ -264,6 +264,7 @@ PATHS = {
     "/traces/{trace}": "span from clocks",
     "/traces/{trace}/spans/{key}": "",
     "/traces/{trace}/find": "text",
+    "/values/http.route": "",
     "/api/traces": "limit",
     "/api/traces/{trace}": "",
     "/api/columns": "signal",

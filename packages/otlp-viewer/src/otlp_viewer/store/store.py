@@ -124,14 +124,10 @@ class Store(Writer):
         with self._snapshot() as snapshot:
             return summaries.count(snapshot, narrow)
 
-    def trees(self, trace_ids: Collection[str], most: int = 0) -> dict[str, Trace]:
-        """Return what is drawn of those of these traces that are kept, by id; with `most`, of so many spans of each."""
+    def trees(self, trace_ids: Collection[str]) -> dict[str, Trace]:
+        """Return what is drawn of those of these traces that are in memory, by id."""
         found = {trace_id: self.outline(trace_id) for trace_id in trace_ids}
-        return {
-            trace_id: Trace(one.summary, one.spans[:most] if most else one.spans, self.spans)
-            for trace_id, one in found.items()
-            if one is not None
-        }
+        return {trace_id: Trace(one.summary, one.spans, self.spans) for trace_id, one in found.items() if one}
 
     def spans_of(self, trace_id: str) -> tuple[TraceSummary, Iterator[Span]] | None:
         """Return a trace's summary, and its spans in tree order, read some at a time; None where it is not kept."""

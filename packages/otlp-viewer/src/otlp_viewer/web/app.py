@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 from flask import Flask, Response, abort, jsonify, request
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, ServiceUnavailable
 from werkzeug.sansio.utils import host_is_trusted
 
 from otlp_viewer import terminal
@@ -26,7 +26,6 @@ POLICY = (
 )
 
 
-MOST_SPANS_AS_TEXT = 5_000
 PURPOSE = (
     "This port takes OTLP over HTTP (OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf) at /v1/traces and /v1/logs,"
     " and shows in a browser what it got."
@@ -44,7 +43,7 @@ def create_app(store: Store | None = None, received: Callable[[Collection[str]],
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    kept = Store() if store is None else store
+    stored = store or Store()
     more_hosts = os.environ.get("VIEWER_ALLOWED_HOSTS", "").lower().split(",")
     allowed = ["localhost", "127.0.0.1", "viewer", *filter(None, map(str.strip, more_hosts))]
     # Who names hosts opens a forwarded port, which editors in a browser show in a preview of theirs.
@@ -84,6 +83,14 @@ def create_app(store: Store | None = None, received: Callable[[Collection[str]],
     def failed(error: duckdb.Error) -> Response:
         return as_json(ServiceUnavailable(f"The database has failed; ask again. {reason(error)}"))
 
+    @app.errorhandler(Invalid)
+    def refused(error: Invalid) -> Response:
+        return as_json(BadRequest(str(error)))
+
+    @app.errorhandler(MemoryError)
+    def too_large(error: MemoryError) -> Response:
+        return as_json(ServiceUnavailable("The answer needs more memory than there is; ask again, or ask for less."))
+
     @app.after_request
     def protect(response: Response) -> Response:
         """Let a page run and load nothing but our own files, whatever is in a span."""
@@ -97,36 +104,33 @@ def create_app(store: Store | None = None, received: Callable[[Collection[str]],
         limit = request.args.get("limit", "100")
         if not (re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= 1000):
             abort(400, "limit must be a whole number from 1 to 1000")
-        return jsonify([api.summary_json(trace) for trace in kept.traces(int(limit))])
+        return jsonify([api.summary_json(trace) for trace in stored.traces(int(limit))])
 
     @app.get("/api/traces/<trace_id>")
     def trace(trace_id: str) -> Response:
         if not re.fullmatch("[0-9a-fA-F]{32}", trace_id):
             abort(400, "a trace id is 32 hexadecimal digits")
         trace_id = trace_id.lower()
-        found = kept.spans_of(trace_id)
-        if found is None:
-            abort(404, "no trace with this id is kept here")
         if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
-            tree = kept.trees([trace_id], MOST_SPANS_AS_TEXT)[trace_id]
-            return Response(terminal.render(tree), mimetype="text/plain")
-        return Response(api.stream(*found, kept.logs_of(trace_id)), mimetype="application/json")
+            if tree := stored.trees([trace_id]).get(trace_id):
+                return Response(terminal.render(tree), mimetype="text/plain")
+        elif found := stored.spans_of(trace_id):
+            return Response(api.stream(*found, stored.logs_of(trace_id)), mimetype="application/json")
+        raise NotFound("there is no trace with this id in memory")
 
     @app.get("/api/columns")
     def columns() -> Response:
-        return jsonify([{"key_name": name, "type": type_} for name, type_ in kept.columns(signal()).items()])
+        return jsonify([{"key_name": name, "type": type_} for name, type_ in stored.columns(signal()).items()])
 
     @app.post("/api/query")
     def ask() -> Response:
         if request.mimetype != "application/json":
             abort(415, "send the query as application/json")
         try:
-            query = kept.parse(json.loads(request.get_data()), signal=signal())
-            return jsonify(api.answer_json(kept.query(query)))
-        except Invalid as error:
-            abort(400, str(error))
+            given = json.loads(request.get_data())
         except (ValueError, RecursionError) as error:
             abort(400, f"the body must be JSON: {error}")
+        return jsonify(api.answer_json(stored.query(stored.parse(given, signal=signal()))))
 
     def signal() -> str:
         """Return what the request is about: spans, or with ?signal=logs log records."""
@@ -137,8 +141,8 @@ def create_app(store: Store | None = None, received: Callable[[Collection[str]],
 
     @app.get("/api/health")
     def health() -> Response:
-        return jsonify(status="ok", **asdict(kept.health()))
+        return jsonify(status="ok", **asdict(stored.health()))
 
-    app.register_blueprint(receiver(kept, received))
-    app.register_blueprint(pages.pages(kept))
+    app.register_blueprint(receiver(stored, received))
+    app.register_blueprint(pages.pages(stored))
     return app
