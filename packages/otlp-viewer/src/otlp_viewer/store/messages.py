@@ -85,7 +85,9 @@ def as_log(
 
 
 def _attributes(given: Iterable[bytes]) -> Attributes:
-    return dict(_cached(one) if len(one) <= LONGEST_CACHED else _read(one) for one in given)
+    given = list(given)
+    short = max(map(len, given), default=0) <= LONGEST_CACHED
+    return dict(map(_cached if short else _read, given))
 
 
 def _read(attribute: bytes) -> tuple[str, Value]:

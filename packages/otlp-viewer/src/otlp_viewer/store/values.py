@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Literal
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -56,4 +57,7 @@ def from_text(text: str | float | None, types: Iterable[str]) -> Any:
     """Return what the text of a column was, in which these types were seen; it stays text where some of it was."""
     if not isinstance(text, str) or not types or "string" in types or len(set(types) - {"integer", "float"}) > 1:
         return text
-    return json.loads(text) if text not in ("true", "false") or "boolean" in types else text
+    return _read(text) if text not in ("true", "false") or "boolean" in types else text
+
+
+_read = lru_cache(4096)(json.loads)

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, Log, Span, TraceSummary, column_name
+from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, Log, Span, TraceSummary
 from otlp_viewer.query.types import Answer, Comparison
 
 Json = dict[str, Any]
+PART = 64 * 1024
 
 
 def span_json(span: Span) -> Json:
@@ -74,10 +76,12 @@ def _dropped(**counts: int) -> Json:
 def _wide(fields: Json, one: Span | Log, reserved: Collection[str]) -> Json:
     """Return the fields with all attributes beside them: own ones go before the scope's, the scope's before others."""
     fields |= {"service.name": one.service, "library.name": one.scope.name, "library.version": one.scope.version}
-    shared = {name: value for name, value in one.resource.items() if name != "service.name"}
-    beside = {**shared, **one.scope.attributes, **one.attributes}
-    names = {*reserved, *fields}
-    return fields | {column_name(name, names): value for name, value in beside.items()}
+    beside = {**one.resource, **one.scope.attributes, **one.attributes}
+    if "service.name" not in one.scope.attributes and "service.name" not in one.attributes:
+        beside.pop("service.name", None)  # it is a field
+    for name in [name for name in beside if name in fields or name in reserved]:
+        beside[f"attributes.{name}"] = beside.pop(name)
+    return fields | beside
 
 
 def summary_json(trace: TraceSummary) -> Json:
@@ -105,12 +109,23 @@ def stream(summary: TraceSummary, spans: Iterator[Span], logs: Iterable[Log]) ->
     """
     encoded = json.JSONEncoder(ensure_ascii=False).encode
     yield encoded(summary_json(summary))[:-1] + ', "spans": ['
-    for number, span in enumerate(spans):
-        yield (", " if number else "") + encoded(span_json(span))
+    yield from _parts(map(encoded, map(span_json, spans)))
     yield '], "logs": ['
-    for number, log in enumerate(logs):
-        yield (", " if number else "") + encoded(log_json(log))
+    yield from _parts(map(encoded, map(log_json, logs)))
     yield "]}\n"
+
+
+def _parts(encoded: Iterable[str]) -> Iterator[str]:
+    """Yield the elements of a JSON array in parts of about PART characters."""
+    separator, part, size = "", [], 0
+    for one in encoded:
+        part.append(one)
+        size += len(one)
+        if size > PART:
+            yield separator + ", ".join(part)
+            separator, part, size = ", ", [], 0
+    if part:
+        yield separator + ", ".join(part)
 
 
 def answer_json(answer: Answer) -> Json:
@@ -165,5 +180,10 @@ def comparison_json(comparison: Comparison) -> Json:
 def iso(nanoseconds: int, whole: bool = False) -> str:
     """Return a time as ISO 8601 in UTC, with microseconds (with `whole`, only where there are any)."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    text = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    text = _second(seconds)
     return text + ("Z" if whole and not rest else f".{rest // 1000:06}Z")
+
+
+@lru_cache(1024)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
