@@ -45,11 +45,11 @@ def page(chromium: Any) -> Iterator[Any]:
     """A page that fails the test when it writes an error, or loads anything from elsewhere."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith("http://127.0.0.1:") else said.append(one.url))
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda one: None if one.url.startswith("http://127.0.0.1:") else problems.append(one.url))
     page.set_default_timeout(15_000)
     yield page
     context.close()
-    assert said == []
+    assert problems == []

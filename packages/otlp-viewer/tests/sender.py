@@ -162,7 +162,7 @@ def trace(store: Store, trace_id: str) -> api.Json | None:
 
 
 def all_spans(store: Store, trace_id: str) -> list[model.Span]:
-    """The spans of a trace that is kept, in tree order."""
+    """The spans of a trace that is stored, in tree order."""
     found = store.spans_of(trace_id)
     assert found
     return list(found[1])

@@ -288,9 +288,9 @@ def test_traces_are_sorted_by_their_headings_and_filtered_by_the_form(page: Any,
     assert [durations[one] for one in ids] == sorted((durations[one] for one in ids), reverse=True)
     page.get_by_role("link", name="Status").click()
     page.wait_for_url("**sort=status**")
-    shown = page.locator(".traces .status").all_inner_texts()
-    assert next(text for text in shown if text) == "502"
-    assert shown.index("502") < shown.index("201") < shown.index("200")
+    statuses = page.locator(".traces .status").all_inner_texts()
+    assert next(text for text in statuses if text) == "502"
+    assert statuses.index("502") < statuses.index("201") < statuses.index("200")
     page.get_by_label("Status").select_option("error")
     page.get_by_role("button", name="Filter").click()
     page.wait_for_url("**status=error**")

@@ -78,11 +78,11 @@ def test_the_viewer_prints_what_it_is_sent_and_stops_when_told(
     assert connection.getresponse().status == 200
     assert process.stdout.readline().startswith("span-1  backend")
     assert process.stdout.readline().startswith("└─ span-2")
-    told = time.monotonic()
+    began = time.monotonic()
     process.send_signal(stop)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
-    assert time.monotonic() - told < 5
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("memory", ["x", "", "63MB", "-1", "512 apples"])

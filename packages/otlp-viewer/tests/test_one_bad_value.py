@@ -1,4 +1,4 @@
-"""One bad value costs itself: it is replaced, or its record is left out and counted, and the rest is kept."""
+"""One bad value spoils nothing else: it is replaced, or its record is left out and counted, and the rest is stored."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kept", "said"),
+    ("fields", "stored", "message"),
     [
         ({"name": "half \ud83d"}, {"name": "half \ufffd"}, "repaired: U+FFFD"),
         ({"name": "whole \ud83d\ude00"}, {"name": "whole \U0001f600"}, ""),
@@ -52,23 +52,23 @@ def nested(levels: int) -> dict[str, Any]:
     ],
 )
 def test_a_bad_value_in_json_becomes_the_nearest_one(
-    client: FlaskClient, fields: dict[str, Any], kept: dict[str, Any], said: str
+    client: FlaskClient, fields: dict[str, Any], stored: dict[str, Any], message: str
 ) -> None:
     body = json.dumps(export(json_span(2), json_span(1) | fields)).replace("-77", "-" + "7" * 5000)
     answer = client.post("/v1/traces", data=body, content_type="application/json")
     assert answer.status_code == 200
     partial = answer.get_json().get("partialSuccess", {})
     assert int(partial.get("rejectedSpans", 0)) == 0
-    assert partial.get("errorMessage", "").startswith("1 " + said if said else "")
+    assert partial.get("errorMessage", "").startswith("1 " + message if message else "")
     found = {span["trace.span_id"]: span for span in spans_of(client)}
     assert len(found) == 2
     one = found[f"{1:016x}"]
-    assert {name: one[name] for name in kept} == kept
-    assert ("dropped_attributes_count" in one) == ("dropped_attributes_count" in kept)
+    assert {name: one[name] for name in stored} == stored
+    assert ("dropped_attributes_count" in one) == ("dropped_attributes_count" in stored)
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"traceId": "not hex"}, "spans[0].traceId must be hexadecimal"),
         ({"traceId": "ab"}, "a trace id is 16 bytes"),
@@ -77,35 +77,37 @@ def test_a_bad_value_in_json_becomes_the_nearest_one(
         ({"startTimeUnixNano": "soon"}, "startTimeUnixNano must be a whole number"),
     ],
 )
-def test_a_bad_span_in_json_is_left_out_with_the_reason(client: FlaskClient, fields: dict[str, Any], said: str) -> None:
+def test_a_bad_span_in_json_is_left_out_with_the_reason(
+    client: FlaskClient, fields: dict[str, Any], message: str
+) -> None:
     answer = client.post("/v1/traces", json=export(json_span(1) | fields, json_span(2)))
     partial = answer.get_json()["partialSuccess"]
     assert partial["rejectedSpans"] == "1"
-    assert said in partial["errorMessage"]
+    assert message in partial["errorMessage"]
     assert [span["name"] for span in spans_of(client)] == ["span-2"]
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         (
-            {"attributes": attributes(x={"boolValue": "yes"}, y="kept")},
+            {"attributes": attributes(x={"boolValue": "yes"}, y="stored")},
             "spans[0].attributes[0].value.boolValue must be",
         ),
-        ({"attributes": attributes(x={"stringValue": "DEEP"}, y="kept")}, "nested too deeply"),
+        ({"attributes": attributes(x={"stringValue": "DEEP"}, y="stored")}, "nested too deeply"),
     ],
 )
 def test_a_bad_attribute_in_json_is_left_out_of_its_span(
-    client: FlaskClient, fields: dict[str, Any], said: str
+    client: FlaskClient, fields: dict[str, Any], message: str
 ) -> None:
     deep = '{"arrayValue": {"values": [' * 20_000 + '"]}", 1' + "]}}" * 20_000
     body = json.dumps(export(json_span(1) | fields, json_span(2))).replace('{"stringValue": "DEEP"}', deep)
     partial = client.post("/v1/traces", data=body, content_type="application/json").get_json()["partialSuccess"]
     assert "rejectedSpans" not in partial
     assert partial["errorMessage"].startswith("1 left out: ")
-    assert said in partial["errorMessage"]
+    assert message in partial["errorMessage"]
     first, second = spans_of(client)
-    assert (first["y"], second["name"]) == ("kept", "span-2")
+    assert (first["y"], second["name"]) == ("stored", "span-2")
 
 
 def test_what_is_no_span_and_a_bad_resource_cost_themselves(client: FlaskClient) -> None:
@@ -115,8 +117,8 @@ def test_what_is_no_span_and_a_bad_resource_cost_themselves(client: FlaskClient)
     group["scopeSpans"][0] |= {"scope": "mine", "spans": [None, *group["scopeSpans"][0]["spans"], 7]}
     partial = client.post("/v1/traces", json=body).get_json()["partialSuccess"]
     assert partial["rejectedSpans"] == "2"
-    for said in ("resource.attributes[0].value.stringValue must be text", "scope must be an object", "spans[3]"):
-        assert said in partial["errorMessage"]
+    for message in ("resource.attributes[0].value.stringValue must be text", "scope must be an object", "spans[3]"):
+        assert message in partial["errorMessage"]
     assert [span["service.name"] for span in spans_of(client)] == ["backend", "backend"]
 
 

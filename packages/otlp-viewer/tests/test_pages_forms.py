@@ -70,7 +70,7 @@ def submitted(form: forms.Form) -> MultiDict[str, str]:
 @settings(max_examples=500, deadline=None)
 @given(queries)
 def test_a_query_that_was_not_changed_in_the_form_stays_the_same(query: dict[str, Any]) -> None:
-    again = forms.asked(submitted(forms.shown(query, RANGES)), query, COLUMNS, RANGES)
+    again = forms.asked(submitted(forms.form_of(query, RANGES)), query, COLUMNS, RANGES)
     assert again == query
     assert list(again) == list(query)
 
@@ -78,7 +78,7 @@ def test_a_query_that_was_not_changed_in_the_form_stays_the_same(query: dict[str
 @settings(max_examples=300, deadline=None)
 @given(queries)
 def test_a_change_of_one_part_leaves_the_others_as_they_were(query: dict[str, Any]) -> None:
-    fields = submitted(forms.shown(query, RANGES))
+    fields = submitted(forms.form_of(query, RANGES))
     fields.setlist("by", ["service.name"])
     again = forms.asked(fields, query, COLUMNS, RANGES)
     assert again.pop("breakdowns") == ["service.name"]
@@ -92,7 +92,7 @@ def test_a_text_of_the_form_stands_for_one_value(value: Any) -> None:
     query = {
         "filters": [{"column": "app.x", "op": "=", "value": value}, {"column": "app.x", "op": "in", "value": [value]}]
     }
-    fields = submitted(forms.shown(query, RANGES))
+    fields = submitted(forms.form_of(query, RANGES))
     again = forms.asked(fields, {}, {}, RANGES)["filters"]
     assert [one["value"] for one in again] == [value, [value]]
     assert [type(one["value"]) for one in again] == [type(value), list]
@@ -120,20 +120,20 @@ def test_a_value_that_is_typed_becomes_what_its_column_holds(column: str, op: st
 
 
 def test_an_item_that_stays_keeps_what_the_form_does_not_show() -> None:
-    kept = {"op": "COUNT", "name": "errors", "filters": [{"column": "error", "op": "=", "value": True}]}
-    query = {"calculations": [kept, {"op": "MAX", "column": "duration_ms"}], "granularity": 60}
-    fields = submitted(forms.shown(query, RANGES))
+    stored = {"op": "COUNT", "name": "errors", "filters": [{"column": "error", "op": "=", "value": True}]}
+    query = {"calculations": [stored, {"op": "MAX", "column": "duration_ms"}], "granularity": 60}
+    fields = submitted(forms.form_of(query, RANGES))
     fields.setlist("calculation", ["COUNT", "P90", ""])
     fields.setlist("of", ["", "duration_ms", ""])
     again = forms.asked(fields, query, COLUMNS, RANGES)
-    assert again == {"calculations": [kept, {"op": "P90", "column": "duration_ms"}], "granularity": 60}
-    assert forms.shown(query, RANGES).carried == {"granularity": 60}
-    assert "errors" in forms.shown(query, RANGES).details[0]
+    assert again == {"calculations": [stored, {"op": "P90", "column": "duration_ms"}], "granularity": 60}
+    assert forms.form_of(query, RANGES).carried == {"granularity": 60}
+    assert "errors" in forms.form_of(query, RANGES).details[0]
 
 
 def test_a_new_range_takes_the_place_of_a_start_and_an_end() -> None:
     query = {"start_time": 5, "end_time": 9, "havings": []}
-    fields = submitted(forms.shown(query, RANGES))
+    fields = submitted(forms.form_of(query, RANGES))
     assert fields["range"] == forms.UNCHANGED
     fields["range"] = "600"
     assert forms.asked(fields, query, COLUMNS, RANGES) == {"havings": [], "time_range": 600}

@@ -1,4 +1,4 @@
-"""What happens when more comes than can be worked on, or kept."""
+"""What happens when more comes than can be worked on, or stored."""
 
 import json
 import threading

@@ -188,7 +188,7 @@ def test_a_series_has_the_steps_that_are_asked_for(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ([], "must be an object"),
         (None, "must be an object"),
@@ -248,11 +248,13 @@ def test_a_series_has_the_steps_that_are_asked_for(store: Store) -> None:
         ({"granularity": 7201}, "granularity must be"),
     ],
 )
-def test_what_is_wrong_with_a_query_is_said(client: FlaskClient, store: Store, body: object, said: str | None) -> None:
+def test_what_is_wrong_with_a_query_is_named(
+    client: FlaskClient, store: Store, body: object, message: str | None
+) -> None:
     add(store, [span(1)])
     answer = client.post("/api/query", data=json.dumps(body), content_type="application/json")
-    assert answer.status_code == (400 if said else 200), answer.text
-    assert said is None or said in answer.get_json()["error"]
+    assert answer.status_code == (400 if message else 200), answer.text
+    assert message is None or message in answer.get_json()["error"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 10_000, b'{"limit": NaN}', b'{"limit": 1e999}'])

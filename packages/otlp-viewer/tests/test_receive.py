@@ -76,10 +76,10 @@ def test_protobuf_in_gzip_is_answered_in_protobuf(client: FlaskClient, store: St
     )
     assert (answer.status_code, answer.mimetype) == (200, PROTOBUF)
     assert ExportTraceServiceResponse.FromString(answer.data) == ExportTraceServiceResponse()
-    kept = trace(store, TRACE)
-    assert kept
-    assert kept["spans"][0]["trace.span_id"] == "09" * 8
-    assert kept["service"] == "unknown_service"
+    stored = trace(store, TRACE)
+    assert stored
+    assert stored["spans"][0]["trace.span_id"] == "09" * 8
+    assert stored["service"] == "unknown_service"
 
 
 def test_every_kind_of_attribute_value_is_kept(client: FlaskClient) -> None:
@@ -242,7 +242,7 @@ def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"resourceSpans": 5}, "resourceSpans must be a list"),
         ({"resourceSpans": [None]}, "resourceSpans must be a list of objects"),
@@ -253,11 +253,11 @@ def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
     ],
 )
 def test_json_that_is_no_export_is_answered_with_the_reason(
-    client: FlaskClient, store: Store, body: object, said: str
+    client: FlaskClient, store: Store, body: object, message: str
 ) -> None:
     answer = client.post("/v1/traces", json=body)
     assert answer.status_code == 400
-    assert said in answer.get_json()["message"]
+    assert message in answer.get_json()["message"]
     assert store.counts() == (0, 0)
 
 

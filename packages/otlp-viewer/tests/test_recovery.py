@@ -36,7 +36,7 @@ def large(number: int) -> dict[str, object]:
 
 
 def test_what_came_while_the_disk_was_full_is_kept_when_there_is_room_again(tmp_path: Path) -> None:
-    path = str(tmp_path / "kept.duckdb")
+    path = str(tmp_path / "stored.duckdb")
     store = Store(path)
     client = create_app(store).test_client()
     accepted = refused = 0
@@ -61,7 +61,7 @@ def test_what_came_while_the_disk_was_full_is_kept_when_there_is_room_again(tmp_
 
 
 def test_what_waits_at_the_end_is_written_or_said_to_be_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(str(tmp_path / "kept.duckdb"))
+    store = Store(str(tmp_path / "stored.duckdb"))
     add(store, [large(number) for number in range(3)])
     with full_disk(100_000), caplog.at_level(logging.ERROR):
         store.close()

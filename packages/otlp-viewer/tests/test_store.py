@@ -1,4 +1,4 @@
-"""What is kept, for how long, and what is found of it."""
+"""What is stored, for how long, and what is found of it."""
 
 import base64
 import random
@@ -14,7 +14,7 @@ from otlp_viewer.model import LogFilter, TraceFilter
 from otlp_viewer.store import Store
 from sender import add, add_logs, all_spans, ask, trace
 
-# What is kept
+# What is stored
 
 
 def test_a_span_that_is_sent_again_is_kept_once(store: Store) -> None:
@@ -147,7 +147,7 @@ def test_columns_go_when_their_last_span_has_gone(small_store: Store) -> None:
     assert small_store.health().dropped_spans > 0
 
 
-# What is kept
+# What is stored
 
 
 def noise(length: int, seed: int) -> str:
@@ -157,7 +157,7 @@ def noise(length: int, seed: int) -> str:
 
 @pytest.mark.parametrize("place", ["memory", "a file"])
 def test_the_oldest_go_when_the_cap_in_bytes_is_reached_and_it_is_said(tmp_path: Path, place: str) -> None:
-    path = ":memory:" if place == "memory" else str(tmp_path / "kept.duckdb")
+    path = ":memory:" if place == "memory" else str(tmp_path / "stored.duckdb")
     small_store = Store(path, memory=64 * 1024 * 1024)
     for number in range(200):
         add(small_store, [span(number, number, **{"app.text": noise(400_000, number)})])
@@ -253,11 +253,11 @@ def test_a_file_keeps_what_was_sent_for_the_next_start(tmp_path: Path) -> None:
     first = Store(path)
     add(first, spans)
     add_logs(first, [{"time": spans[0]["time"], "body": "hello", "trace.trace_id": spans[-1]["trace.trace_id"]}])
-    kept, columns, answer = first.traces(100), first.columns(), ask(first, LATENCY)
+    stored, columns, answer = first.traces(100), first.columns(), ask(first, LATENCY)
     first.close()
     second = Store(path)
     assert second.counts() == (60, 1)
-    assert (second.traces(100), second.columns(), ask(second, LATENCY)) == (kept, columns, answer)
+    assert (second.traces(100), second.columns(), ask(second, LATENCY)) == (stored, columns, answer)
     add(second, [spans[-1], span(1000)])  # one of them again
     assert second.counts() == (61, 1)
     second.close()
@@ -307,14 +307,14 @@ def test_while_one_reads_for_long_what_does_not_fit_is_refused_and_what_is_read_
     add(small_store, [span(0)])
     refused = None
     with small_store._snapshot() as reading:
-        assert reading.rows("SELECT count(*) FROM kept.spans") == [(1,)]
+        assert reading.rows("SELECT count(*) FROM stored.spans") == [(1,)]
         for number in range(1, 400):
             try:
                 add(small_store, [span(number, number, **{"app.text": noise(300_000, number)})])
             except duckdb.Error as error:
                 refused = error
                 break
-        assert reading.rows("SELECT count(*) FROM kept.spans") == [(1,)]
+        assert reading.rows("SELECT count(*) FROM stored.spans") == [(1,)]
     assert isinstance(refused, duckdb.OutOfMemoryException)
     add(small_store, [span(1000, 1000)])
     health = small_store.health()

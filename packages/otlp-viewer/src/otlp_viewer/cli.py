@@ -30,12 +30,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--host", help="address to listen on (VIEWER_HOST; default 127.0.0.1)")
     made.add_argument("--port", help="port to listen on (VIEWER_PORT; default 4318)")
-    made.add_argument("--db", metavar="FILE", help="file to keep spans and logs in (VIEWER_DB; default: in memory)")
+    made.add_argument("--db", metavar="FILE", help="file to store spans and logs in (VIEWER_DB; default: in memory)")
     made.add_argument(
         "--memory",
         metavar="SIZE",
-        help="bytes for spans, logs and queries, such as 256MB or 1GB (VIEWER_MEMORY; default 512MB); the oldest go"
-        " when half of it is full",
+        help="bytes for spans, logs and queries, such as 256MB or 1GB (VIEWER_MEMORY; default 512MB); the oldest are"
+        " dropped when half of it is full",
     )
     return made
 

@@ -1,4 +1,4 @@
-"""What is kept and answered, behind the receiver: spans, logs, traces, and summaries of them.
+"""What is stored and answered, behind the receiver: spans, logs, traces, and summaries of them.
 
 Times are integers of nanoseconds since 1970 (`_ns`), durations floats of milliseconds (`_ms`). Ids are lower-case hex.
 """
@@ -78,7 +78,7 @@ class Span:
     """All of one span."""
 
     row: int
-    """Its number in the store; tells apart different spans of one id, and stays the same while the span is kept."""
+    """Its number in the store; tells apart different spans of one id, and stays the same while the span is stored."""
     trace_id: str
     span_id: str
     parent_id: str | None
@@ -191,7 +191,7 @@ class Trace(Outline):
     """What a tree is drawn of: few spans of a large trace are ever read."""
 
     read: Callable[[Sequence[int]], Iterable[Span]]
-    """Yields all of the spans of some rows, of those that are still kept."""
+    """Yields all of the spans of some rows, of those that are still stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ class SpanReference:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSummary:
-    """What is kept of a service; durations are of its entry spans: roots, and spans of another service's caller."""
+    """What is stored of a service; durations are of its entry spans: roots, and spans of another service's caller."""
 
     name: str
     spans: int

@@ -99,7 +99,7 @@ def _count(
         shared AS (
             SELECT pair.key AS number, pair.value AS value, a, b FROM (
                 SELECT a, b, unnest(map_entries(attributes)) AS pair
-                FROM ({origins}) JOIN kept.{snapshot.signal}_origins ON number = origin
+                FROM ({origins}) JOIN stored.{snapshot.signal}_origins ON number = origin
             )
         ),
         every AS (

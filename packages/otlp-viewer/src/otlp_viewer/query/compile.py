@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from otlp_viewer.store.snapshot import Snapshot
 
 NATIVE = ("duration_ms", "status_code", "severity_number")
-"""Fields that are kept as numbers. Everything else is text, in which equal numbers are equal."""
+"""Fields that are stored as numbers. Everything else is text, in which equal numbers are equal."""
 WEIGHT = "SampleRate"
 NUMBERS = frozenset({"integer", "float"})
 EXACT = 1 << 53
@@ -48,7 +48,7 @@ class Compiled:
         return f"${name}"
 
     def text(self, column: str) -> str:
-        """Return the column as text, or as the number or the boolean it is if that is how it is kept."""
+        """Return the column as text, or as the number or the boolean it is if that is how it is stored."""
         return self._ours.setdefault(column, f"x{len(self._ours)}")
 
     def number(self, column: str) -> str:

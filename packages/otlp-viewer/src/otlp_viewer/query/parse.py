@@ -132,7 +132,7 @@ def known_column(name: object, columns: Columns) -> str:
     if not isinstance(name, str):
         raise Invalid(f"a column is a text, not {quoted(name)}")
     if name not in columns:
-        raise UnknownColumn(f"unknown column {quoted(name)}: nothing that is kept has it")
+        raise UnknownColumn(f"unknown column {quoted(name)}: nothing that is stored has it")
     return name
 
 

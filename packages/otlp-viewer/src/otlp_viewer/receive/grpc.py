@@ -47,7 +47,7 @@ ANSWER = b"\x88" + b"".join(  # 0x88 is ":status: 200"
 class Channel(HTTPChannel):  # type: ignore[misc]
     """A connection, over HTTP/1.1 or from a gRPC client; the first of those is logged."""
 
-    told = False
+    reported = False
     frames: bytes | None = None
     """What is left of frames; None in HTTP/1.1."""
 
@@ -56,8 +56,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.frames is None:
             if self.request is not None or not data.startswith(PREFACE):
                 return bool(super().received(data))
-            if not Channel.told:
-                Channel.told = True
+            if not Channel.reported:
+                Channel.reported = True
                 logger.warning("otlp-viewer: %s", PURPOSE)
             self.frames, data = b"", data.removeprefix(PREFACE)
             self.send(frame(SETTINGS))

@@ -29,7 +29,7 @@ def receiver(store: Store, received: Callable[[Collection[str]], object] | None 
     pressure = body.Pressure()
 
     def keep(signal: Signal, add: Callable[[list[Records], Problems], Added]) -> Added:
-        """Take the request apart and add what it has, so that it is kept, or sent again."""
+        """Take the request apart and add what it has, so that it is stored, or sent again."""
         data = body.read(request)
         problems = Problems()
         with pressure.take(len(data)):
@@ -41,8 +41,8 @@ def receiver(store: Store, received: Callable[[Collection[str]], object] | None 
             except NotOtlp as error:
                 raise BadRequest(str(error)) from error
             except (duckdb.Error, MemoryError) as error:
-                said = f"this cannot be kept now: {reason(error)}"
-                raise ServiceUnavailable(said, retry_after=body.RETRY_AFTER) from error
+                message = f"this cannot be stored now: {reason(error)}"
+                raise ServiceUnavailable(message, retry_after=body.RETRY_AFTER) from error
 
     @blueprint.post("/v1/traces")
     def traces() -> Response:

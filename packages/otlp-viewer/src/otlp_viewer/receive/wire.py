@@ -1,7 +1,8 @@
 """OTLP's messages, declared so that each record is read by itself, and only as far as it must be.
 
 On the wire a message in a field looks like bytes. Here spans, log records, resources, scopes and attributes are
-bytes: one that cannot be read costs itself, equal attributes are decoded once, and a record can be kept as it came.
+bytes: one that cannot be read is left out alone, equal attributes are decoded once, and a record can be stored as it
+came.
 Field numbers are those of https://github.com/open-telemetry/opentelemetry-proto (1.9). Traces and logs have one shape.
 """
 

@@ -11,7 +11,7 @@ SMALLEST_MEMORY = 64 * MEGABYTE
 
 
 class Database:
-    """DuckDB, with spans and logs in the attached database `kept`: in memory, or in a file.
+    """DuckDB, with spans and logs in the attached database `stored`: in memory, or in a file.
 
     Raises ValueError when the file is not one of ours or cannot be opened, with the reason.
     """
@@ -35,11 +35,11 @@ class Database:
             "SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()"
             " WHERE tag IN ('BASE_TABLE', 'IN_MEMORY_TABLE', 'OVERFLOW_STRINGS')"
             if in_memory
-            else "SELECT block_size * used_blocks FROM pragma_database_size() WHERE database_name = 'kept'"
+            else "SELECT block_size * used_blocks FROM pragma_database_size() WHERE database_name = 'stored'"
         )
         options = "ROW_GROUP_SIZE 30720" + (", COMPRESS" if in_memory else "")
         try:
-            self.connection.execute(f"ATTACH '{path.replace(chr(39), chr(39) * 2)}' AS kept ({options})")
+            self.connection.execute(f"ATTACH '{path.replace(chr(39), chr(39) * 2)}' AS stored ({options})")
             # Nothing that is asked may read or write files, or the network.
             self.connection.execute("SET enable_external_access = false")
             self._check_layout(path)
@@ -52,16 +52,17 @@ class Database:
 
     def _check_layout(self, path: str) -> None:
         tables = self.connection.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'kept'"
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'stored'"
         ).fetchall()
         if not tables:
             self.connection.execute(
-                "CREATE TABLE kept.layout (version INTEGER); CREATE TABLE kept.chunks (signal VARCHAR, number INTEGER)"
+                "CREATE TABLE stored.layout (version INTEGER);"
+                "CREATE TABLE stored.chunks (signal VARCHAR, number INTEGER)"
             )
-            self.connection.execute("INSERT INTO kept.layout VALUES (?)", [LAYOUT])
+            self.connection.execute("INSERT INTO stored.layout VALUES (?)", [LAYOUT])
         elif ("layout",) not in tables:
             raise ValueError(f"{path} is a database of something else")
-        elif self.connection.execute("SELECT version FROM kept.layout").fetchall() != [(LAYOUT,)]:
+        elif self.connection.execute("SELECT version FROM stored.layout").fetchall() != [(LAYOUT,)]:
             raise ValueError(f"another version of the viewer wrote {path}; move it away")
 
     def used(self) -> int:
@@ -69,13 +70,13 @@ class Database:
         return int(self.connection.execute(self._used).fetchall()[0][0])
 
     def compress(self) -> bool:
-        """Have DuckDB compress what came; return whether it did. It cannot while somebody reads.
+        """Have DuckDB compress what came; return whether it did. It cannot while someone reads.
 
         A checkpoint that runs out of memory makes the database useless, so more is allowed meanwhile.
         """
         self.connection.execute(f"SET memory_limit = '{4 * self._memory // MEGABYTE}MiB'")
         try:
-            self.connection.execute("CHECKPOINT kept")
+            self.connection.execute("CHECKPOINT stored")
             return True
         except duckdb.TransactionException:
             return False

@@ -16,13 +16,13 @@ COLUMNS = "s.row, s.record, o.service, o.resource, o.scope, s.time_ns, s.severit
 def of_trace(snapshot: Snapshot, trace_id: str) -> list[int]:
     """Return the rows of a trace's log records, by time."""
     found = snapshot.rows(
-        "SELECT row FROM kept.logs WHERE trace_id = $trace_id ORDER BY time_ns, row", {"trace_id": trace_id}
+        "SELECT row FROM stored.logs WHERE trace_id = $trace_id ORDER BY time_ns, row", {"trace_id": trace_id}
     )
     return [row for (row,) in found]
 
 
 def logs(snapshot: Snapshot, rows: Collection[int]) -> list[Log]:
-    """Return the log records of these rows that are kept, by time."""
+    """Return the log records of these rows that are stored, by time."""
     found = snapshot.rows(
         f"SELECT {COLUMNS} FROM {snapshot.table} WHERE s.row IN (SELECT unnest($rows::BIGINT[])) ORDER BY time_ns, row",
         {"rows": list(rows)},

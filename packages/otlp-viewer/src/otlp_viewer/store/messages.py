@@ -1,4 +1,4 @@
-"""Makes the model's objects of the records that are kept."""
+"""Makes the model's objects of the records that are stored."""
 
 from collections.abc import Iterable
 from functools import lru_cache

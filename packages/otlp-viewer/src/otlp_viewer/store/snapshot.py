@@ -1,4 +1,4 @@
-"""What is kept at one moment, for any number of questions about it."""
+"""What is stored at one moment, for any number of questions about it."""
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
@@ -86,7 +86,7 @@ class Snapshot:
     @property
     def table(self) -> str:
         """Return records `s` with their origins `o`, as SQL."""
-        return f"kept.{self.signal} AS s JOIN kept.{self.signal}_origins AS o ON o.number = s.origin"
+        return f"stored.{self.signal} AS s JOIN stored.{self.signal}_origins AS o ON o.number = s.origin"
 
     @property
     def fields(self) -> Collection[str]:
@@ -104,7 +104,7 @@ class Snapshot:
         the name of the field. Attributes are text. What a record does not have is NULL. `more` are the table's own.
         """
         expressions = {ours: self.expression(name) for ours, name in fields.items()}
-        table = self.table if any("o." in sql for sql in expressions.values()) else f"kept.{self.signal} AS s"
+        table = self.table if any("o." in sql for sql in expressions.values()) else f"stored.{self.signal} AS s"
         return (
             "SELECT s.row, s.time_ns"
             + "".join(f", s.{name}" for name in more)
@@ -138,7 +138,7 @@ class Snapshot:
         """Return these rows in parts whose records fit into memory."""
         sizes = dict(
             self.rows(
-                f"SELECT row, octet_length(record) FROM kept.{self.signal}"
+                f"SELECT row, octet_length(record) FROM stored.{self.signal}"
                 " WHERE row IN (SELECT unnest($rows::BIGINT[]))",
                 {"rows": rows},
             )

@@ -34,7 +34,7 @@ LONGEST_WAIT = 10.0  # seconds
 class Store(Writer):
     """Holds spans and logs, the oldest go first; safe between threads.
 
-    `memory` bounds what DuckDB takes, in bytes: half of it is for what is kept, compressed, the rest for queries.
+    `memory` bounds what DuckDB takes, in bytes: half of it is for what is stored, compressed, the rest for queries.
     All is in memory, or in the file `path`. Raises ValueError when that file is not one of ours or cannot be opened,
     with the reason. Every question raises duckdb.Error where the database has failed.
     """
@@ -58,7 +58,7 @@ class Store(Writer):
         return sorted(value for (value,) in rows)
 
     def services(self) -> list[ServiceSummary]:
-        """Return what is kept of each service, by name."""
+        """Return what is stored of each service, by name."""
         with self._snapshot() as snapshot:
             return summaries.services(snapshot)
 
@@ -130,7 +130,7 @@ class Store(Writer):
         return {trace_id: Trace(one.summary, one.spans, self.spans) for trace_id, one in found.items() if one}
 
     def spans_of(self, trace_id: str) -> tuple[TraceSummary, Iterator[Span]] | None:
-        """Return a trace's summary, and its spans in tree order, read some at a time; None where it is not kept."""
+        """Return a trace's summary, and its spans in tree order, read some at a time; None where it is not stored."""
         with self._snapshot() as snapshot:
             if small := traces.small(snapshot, trace_id):
                 return small[0], iter(small[1])
@@ -141,12 +141,12 @@ class Store(Writer):
         return outline.summary, self.spans(rows)
 
     def outline(self, trace_id: str) -> Outline | None:
-        """Return what a waterfall shows of a trace's spans, roots before others; None where it is not kept."""
+        """Return what a waterfall shows of a trace's spans, roots before others; None where it is not stored."""
         with self._snapshot() as snapshot:
             return traces.outline(snapshot, trace_id)
 
     def spans(self, rows: Sequence[int]) -> Iterator[Span]:
-        """Yield the spans of these rows that are kept, in this order, read some at a time."""
+        """Yield the spans of these rows that are stored, in this order, read some at a time."""
         with self._snapshot() as snapshot:
             portions = snapshot.portions(rows)
         for portion in portions:

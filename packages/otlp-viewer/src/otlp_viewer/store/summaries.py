@@ -174,7 +174,8 @@ def _circular(snapshot: Snapshot, traces: Sequence[str]) -> set[str]:
     pairs: dict[str, list[tuple[str, str | None]]] = {}
     if traces:
         for trace, span_id, parent_id in snapshot.rows(
-            "SELECT trace_id, span_id, parent_id FROM kept.spans WHERE trace_id IN (SELECT unnest($traces::VARCHAR[]))",
+            "SELECT trace_id, span_id, parent_id FROM stored.spans"
+            " WHERE trace_id IN (SELECT unnest($traces::VARCHAR[]))",
             {"traces": list(traces)},
         ):
             pairs.setdefault(trace, []).append((span_id, parent_id))

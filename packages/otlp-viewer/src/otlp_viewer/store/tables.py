@@ -1,4 +1,4 @@
-"""The tables that records are kept in, and what goes when they are full."""
+"""The tables that records are stored in, and what goes when they are full."""
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
@@ -39,7 +39,7 @@ class Chunk:
 
 
 class Table:
-    """All spans, or all logs: the view kept.<signal>, and what waits to be written. Rows are numbered from 1.
+    """All spans, or all logs: the view stored.<signal>, and what waits to be written. Rows are numbered from 1.
 
     Used under the store's lock.
     """
@@ -55,7 +55,7 @@ class Table:
         """Of what is written."""
         self.dropped = 0
         for (number,) in database.execute(
-            "SELECT number FROM kept.chunks WHERE signal = ? ORDER BY number", [signal]
+            "SELECT number FROM stored.chunks WHERE signal = ? ORDER BY number", [signal]
         ).fetchall():
             self.chunks.append(self._opened(number))
         if not self.chunks:
@@ -121,9 +121,9 @@ class Table:
         self.vocabulary.save(self._database)
         with transaction(self._database):
             self._view(rest)
-            self._database.execute(f"DROP TABLE kept.{self.signal}_{oldest.number}")
+            self._database.execute(f"DROP TABLE stored.{self.signal}_{oldest.number}")
             self._database.execute(
-                "DELETE FROM kept.chunks WHERE signal = ? AND number = ?", [self.signal, oldest.number]
+                "DELETE FROM stored.chunks WHERE signal = ? AND number = ?", [self.signal, oldest.number]
             )
             self.vocabulary.forget(self._database, names, origins)
         self.chunks = rest
@@ -138,20 +138,20 @@ class Table:
         self.dropped = 0
 
     def _known(self, sent: columns.Spans) -> list[int]:
-        """Return the rows of what is sent that are not to be written: spans that are kept already.
+        """Return the rows of what is sent that are not to be written: spans that are stored already.
 
-        One that has changed since takes the place of the one that is kept.
+        One that has changed since takes the place of the one that is stored.
         """
         skipped = [self.last_row + 1 + number for number in sent.repeated()]
         pairs = self._database.execute(
             f"SELECT sent.row, known.row FROM (SELECT row, {IDENTITY} AS identity FROM incoming"
-            f" JOIN kept.spans_origins AS origins ON origins.number = origin) AS sent"
-            " JOIN (SELECT row, identity FROM kept.spans) AS known USING (identity)"
+            f" JOIN stored.spans_origins AS origins ON origins.number = origin) AS sent"
+            " JOIN (SELECT row, identity FROM stored.spans) AS known USING (identity)"
         ).fetchall()
         if pairs:
             same = self._database.execute(
                 "SELECT sent.row, known.row FROM (SELECT unnest(?::BIGINT[]) AS row, unnest(?::BIGINT[]) AS known_row)"
-                " AS pairs JOIN incoming AS sent USING (row) JOIN kept.spans AS known ON known.row = known_row"
+                " AS pairs JOIN incoming AS sent USING (row) JOIN stored.spans AS known ON known.row = known_row"
                 " WHERE sent.record = known.record",
                 [list(rows) for rows in zip(*pairs, strict=True)],
             ).fetchall()
@@ -162,7 +162,7 @@ class Table:
     def _replace(self, rows: set[int]) -> None:
         for chunk in self.chunks if rows else ():
             deleted = self._database.execute(
-                f"DELETE FROM kept.{self.signal}_{chunk.number} WHERE row IN (SELECT unnest(?::BIGINT[]))"
+                f"DELETE FROM stored.{self.signal}_{chunk.number} WHERE row IN (SELECT unnest(?::BIGINT[]))"
                 " RETURNING row",
                 [list(rows)],
             ).fetchall()
@@ -173,28 +173,28 @@ class Table:
         source, more = "incoming", ""
         if self.signal == "spans":
             missing += ", CASE WHEN len(event_times) > 0 THEN event_times END AS event_times"
-            source += " JOIN kept.spans_origins AS origins ON origins.number = origin"
+            source += " JOIN stored.spans_origins AS origins ON origins.number = origin"
             more = f", {IDENTITY} AS identity"
         self._database.execute(
-            f"INSERT INTO kept.{self.signal}_{chunk.number} BY NAME"
+            f"INSERT INTO stored.{self.signal}_{chunk.number} BY NAME"
             f" SELECT incoming.* REPLACE ({missing}){more} FROM {source}"
             + (" WHERE row NOT IN (SELECT unnest(?::BIGINT[]))" if skipped else ""),
             [skipped] if skipped else [],
         )
 
     def _create(self, chunk: Chunk) -> None:
-        self._database.execute(f"CREATE TABLE kept.{self.signal}_{chunk.number} ({TYPES[self.signal]})")
-        self._database.execute("INSERT INTO kept.chunks VALUES (?, ?)", [self.signal, chunk.number])
+        self._database.execute(f"CREATE TABLE stored.{self.signal}_{chunk.number} ({TYPES[self.signal]})")
+        self._database.execute("INSERT INTO stored.chunks VALUES (?, ?)", [self.signal, chunk.number])
         self._view([*self.chunks, chunk])
         self.chunks.append(chunk)
 
     def _view(self, chunks: list[Chunk]) -> None:
-        tables = " UNION ALL ".join(f"FROM kept.{self.signal}_{chunk.number}" for chunk in chunks)
-        self._database.execute(f"CREATE OR REPLACE VIEW kept.{self.signal} AS {tables}")
+        tables = " UNION ALL ".join(f"FROM stored.{self.signal}_{chunk.number}" for chunk in chunks)
+        self._database.execute(f"CREATE OR REPLACE VIEW stored.{self.signal} AS {tables}")
 
     def _opened(self, number: int) -> Chunk:
         chunk = Chunk(number)
-        table = f"kept.{self.signal}_{number}"
+        table = f"stored.{self.signal}_{number}"
         chunk.rows, chunk.size, last = self._database.execute(
             f"SELECT count(*), coalesce(sum(octet_length(record)), 0), coalesce(max(row), 0) FROM {table}"
         ).fetchall()[0]

@@ -38,7 +38,7 @@ def outline(snapshot: Snapshot, trace_id: str) -> Outline | None:
 
 
 def small(snapshot: Snapshot, trace_id: str) -> tuple[TraceSummary, list[Span]] | None:
-    """Return a trace's summary and its spans in tree order, in one query; None where it is large, or not kept."""
+    """Return a trace's summary and its spans in tree order, in one query; None where it is large, or not stored."""
     rows = snapshot.rows(
         f"SELECT s.row, CASE WHEN octet_length(s.record) <= {SMALL} THEN s.record END, o.service, o.resource, o.scope"
         f" FROM {snapshot.table} WHERE trace_id = $trace_id LIMIT {FEW + 1}",
@@ -53,7 +53,7 @@ def small(snapshot: Snapshot, trace_id: str) -> tuple[TraceSummary, list[Span]] 
 
 
 def spans(snapshot: Snapshot, rows: Collection[int]) -> list[Span]:
-    """Return the spans of these rows that are kept, in this order."""
+    """Return the spans of these rows that are stored, in this order."""
     found = snapshot.rows(
         f"SELECT {COLUMNS} FROM {snapshot.table}"
         " WHERE s.row IN (SELECT unnest($rows::BIGINT[])) AND s.row BETWEEN $low AND $high",

@@ -36,7 +36,7 @@ class Origin:
 
 
 class Vocabulary:
-    """The names and origins of one signal, in the tables kept.<signal>_names and kept.<signal>_origins.
+    """The names and origins of one signal, in the tables stored.<signal>_names and stored.<signal>_origins.
 
     A name has a number for each type that its values have. `fields` are the names of the records' own fields.
     Used under the store's lock.
@@ -53,14 +53,14 @@ class Vocabulary:
         self._new_names: list[int] = []
         self._new_origins: list[tuple[int, bytes, bytes, bytes]] = []
         database.execute(
-            f"CREATE TABLE IF NOT EXISTS kept.{signal}_names (number INTEGER, name VARCHAR, type VARCHAR);"
-            f"CREATE TABLE IF NOT EXISTS kept.{signal}_origins (number INTEGER, digest BLOB, service VARCHAR,"
+            f"CREATE TABLE IF NOT EXISTS stored.{signal}_names (number INTEGER, name VARCHAR, type VARCHAR);"
+            f"CREATE TABLE IF NOT EXISTS stored.{signal}_origins (number INTEGER, digest BLOB, service VARCHAR,"
             " scope_name VARCHAR, scope_version VARCHAR, attributes MAP(INTEGER, VARCHAR), resource BLOB, scope BLOB)"
         )
-        for number, name, type_ in database.execute(f"FROM kept.{signal}_names").fetchall():
+        for number, name, type_ in database.execute(f"FROM stored.{signal}_names").fetchall():
             self.names[number] = name, type_
         for number, digest, service, scope_name, scope_version, attributes in database.execute(
-            f"SELECT number, digest, service, scope_name, scope_version, attributes FROM kept.{signal}_origins"
+            f"SELECT number, digest, service, scope_name, scope_version, attributes FROM stored.{signal}_origins"
         ).fetchall():
             self._digests[digest] = self.origins[number] = Origin(
                 number, service, scope_name, scope_version, attributes
@@ -104,11 +104,11 @@ class Vocabulary:
     def save(self, database: duckdb.DuckDBPyConnection) -> None:
         """Write what is new into the tables, in the caller's transaction; `saved` says that it was committed."""
         for number in self._new_names:
-            database.execute(f"INSERT INTO kept.{self._signal}_names VALUES (?, ?, ?)", [number, *self.names[number]])
+            database.execute(f"INSERT INTO stored.{self._signal}_names VALUES (?, ?, ?)", [number, *self.names[number]])
         for number, digest, resource, scope in self._new_origins:
             origin = self.origins[number]
             database.execute(
-                f"INSERT INTO kept.{self._signal}_origins"
+                f"INSERT INTO stored.{self._signal}_origins"
                 " VALUES (?, ?, ?, ?, ?, map(?::INTEGER[], ?::VARCHAR[]), ?, ?)",
                 [
                     number,
@@ -130,10 +130,10 @@ class Vocabulary:
     def forget(self, database: duckdb.DuckDBPyConnection, names: Collection[int], origins: Collection[int]) -> None:
         """Keep no names and origins but these and those of these origins; all is saved, and the caller commits."""
         used = {*names, *(name for number in origins for name in self.origins[number].attributes)}
-        for table, kept in (("names", used), ("origins", set(origins))):
+        for table, stored in (("names", used), ("origins", set(origins))):
             database.execute(
-                f"DELETE FROM kept.{self._signal}_{table} WHERE number NOT IN (SELECT unnest(?::INTEGER[]))",
-                [list(kept)],
+                f"DELETE FROM stored.{self._signal}_{table} WHERE number NOT IN (SELECT unnest(?::INTEGER[]))",
+                [list(stored)],
             )
         self.names = {number: name for number, name in self.names.items() if number in used}
         self._numbers = {name: number for number, name in self.names.items()}

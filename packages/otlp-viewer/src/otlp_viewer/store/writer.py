@@ -22,7 +22,7 @@ WAITING_SECONDS = 0.2
 RETRY_SECONDS = 1.0
 LONGEST_QUERY = 10.0  # seconds
 READER_BYTES = 32 * MEGABYTE
-"""What a question may take, however little is kept: DuckDB's joins of a list of traces take half of it."""
+"""What a question may take, however little is stored: DuckDB's joins of a list of traces take half of it."""
 LONGEST_PAUSE = 1.0
 """Seconds that those who come to read wait until the others have ended, so that memory can be freed."""
 SIGNALS = ("spans", "logs")
@@ -55,7 +55,7 @@ class Writer:
         self._timer: threading.Timer | None = None
         self._readers = 0
         self._pausing = False
-        """Nobody begins to read or to write: somebody waits until all have ended."""
+        """Nobody begins to read or to write: someone waits until all have ended."""
         self._next_pause = 0.0
         self._catalogs: dict[str, Catalog] = {}
         self._honeycomb_pages: dict[str, str] = {}
@@ -95,10 +95,10 @@ class Writer:
     # What comes in
 
     def add_spans(self, given: Iterable[Records], problems: Problems | None = None, honeycomb_page: str = "") -> Added:
-        """Keep spans. The same span sent again is kept once; different spans with one id are all kept.
+        """Store spans. The same span sent again is stored once; different spans with one id are all stored.
 
         `problems` are those that were found until now. `honeycomb_page` is where Honeycomb shows the traces of the
-        services that sent them, but for the trace's id. Raises duckdb.Error when nothing can be kept now.
+        services that sent them, but for the trace's id. Raises duckdb.Error when nothing can be stored now.
         """
         problems = problems or Problems()
         with self._lock:
@@ -110,7 +110,7 @@ class Writer:
         return Added(trace_ids, problems.rejected, problems.sentence())
 
     def add_logs(self, given: Iterable[Records], problems: Problems | None = None) -> Added:
-        """Keep log records. Raises duckdb.Error when nothing can be kept now."""
+        """Store log records. Raises duckdb.Error when nothing can be stored now."""
         problems = problems or Problems()
         with self._lock:
             self._add(self._tables["logs"], given, problems)
@@ -195,7 +195,7 @@ class Writer:
         return larger.drop_oldest() or smaller.drop_oldest()
 
     def clear(self) -> None:
-        """Forget everything that is kept."""
+        """Forget everything."""
         with self._lock:
             self._write()
             for table in self._tables.values():
@@ -230,11 +230,11 @@ class Writer:
             )
         self._broken = False
 
-    # What is kept
+    # What is stored
 
     @contextlib.contextmanager
     def _snapshot(self, signal: str = "spans") -> Iterator[Snapshot]:
-        """Give what is kept at this moment. Raises duckdb.Error where the database has failed, or TooExpensive."""
+        """Give what is stored at this moment. Raises duckdb.Error where the database has failed, or TooExpensive."""
         with self._lock:
             with contextlib.suppress(duckdb.Error):  # what waits cannot be written now; all else can be read
                 self._write()
@@ -248,7 +248,7 @@ class Writer:
             cursor = self._database.connection.cursor()
             # A transaction sees what is there when it first reads, dropped tables included.
             cursor.begin()
-            cursor.execute("SELECT 1 FROM kept.chunks LIMIT 0").fetchall()
+            cursor.execute("SELECT 1 FROM stored.chunks LIMIT 0").fetchall()
             self._readers += 1
         interrupt = threading.Timer(LONGEST_QUERY, cursor.interrupt)
         interrupt.daemon = True
@@ -281,14 +281,14 @@ class Writer:
         return self._catalogs[signal]
 
     def counts(self) -> tuple[int, int]:
-        """Return how many spans and how many logs are kept."""
+        """Return how many spans and how many logs are stored."""
         with self._lock:
             with contextlib.suppress(duckdb.Error):
                 self._write()
             return self._tables["spans"].rows, self._tables["logs"].rows
 
     def health(self) -> Health:
-        """Return what is kept, how much room it takes, and what had to go."""
+        """Return what is stored, how much room it takes, and what had to go."""
         with self._lock:
             spans, logs = self.counts()
             dropped = [self._tables[signal].dropped for signal in SIGNALS]

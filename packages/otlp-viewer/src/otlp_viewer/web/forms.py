@@ -51,7 +51,7 @@ class Form:
     """What items carry beside their fields, in words."""
 
 
-def shown(query: Mapping[str, Any], ranges: Sequence[int]) -> Form:
+def form_of(query: Mapping[str, Any], ranges: Sequence[int]) -> Form:
     """Return the form for a query, whatever that holds; `ranges` are the relative ranges that it offers, in seconds."""
     given = {name: query.get(name) for name in TIMES}
     time = ""
@@ -78,7 +78,7 @@ def asked(fields: Fields, original: Mapping[str, Any], columns: Mapping[str, str
 
     `original` is the query that the form showed; `columns` are the types of the columns, for reading values.
     """
-    form = shown(original, ranges)
+    form = form_of(original, ranges)
     query = dict(original)
 
     def take(name: str, rows: list[Row], before: Sequence[Row], make: Callable[[Row], Any]) -> None:

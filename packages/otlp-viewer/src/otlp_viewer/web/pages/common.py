@@ -189,8 +189,8 @@ def _about(query: Mapping[str, Any], also: Iterable[Json]) -> dict[str, str]:
 def here(**changes: Any) -> str:
     """Return the address of this page with other parameters; None takes one away."""
     given = request.args.to_dict() | changes
-    kept = {name: str(value) for name, value in given.items() if value not in (None, "")}
-    return request.path + ("?" + urlencode(kept) if kept else "")
+    present = {name: str(value) for name, value in given.items() if value not in (None, "")}
+    return request.path + ("?" + urlencode(present) if present else "")
 
 
 def from_query(text: str) -> Json:
@@ -227,8 +227,8 @@ def conditions(form: forms.Form) -> str:
 
 def about_text(also: list[Json]) -> str:
     """Return the filters of an address in words: those of its query, and all of `also`."""
-    form = forms.shown(from_query(request.args.get("query", "")), tuple(RANGES))
-    first, more = conditions(form), conditions(forms.shown({"filters": also}, ()))
+    form = forms.form_of(from_query(request.args.get("query", "")), tuple(RANGES))
+    first, more = conditions(form), conditions(forms.form_of({"filters": also}, ()))
     return f"({first}) and {more}" if first and more else first or more
 
 

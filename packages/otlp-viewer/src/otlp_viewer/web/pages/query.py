@@ -91,7 +91,7 @@ def _page(site: Site, text: str) -> str:
         error = str(reason)
         if _question(specification) and isinstance(reason, UnknownColumn):
             error, note = "", error  # its fields come with the first such span
-    form = forms.shown(specification, tuple(RANGES))
+    form = forms.form_of(specification, tuple(RANGES))
     return render_template(
         "query.html",
         page="query",

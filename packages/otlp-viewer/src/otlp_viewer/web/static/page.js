@@ -32,7 +32,7 @@ function relativeTimes(root) {
 // Copying.
 
 export function copy(text, what = "Copied") {
-  const done = () => { document.getElementById("said").textContent = what; };
+  const done = () => { document.getElementById("message").textContent = what; };
   if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => {});
 }
 
@@ -47,7 +47,7 @@ document.addEventListener("click", (event) => {
   setTimeout(() => { button.firstChild.textContent = label; delete button.dataset.done; }, 1200);
 });
 
-// What a field may hold, fetched when somebody is about to type in it.
+// What a field may hold, fetched when someone is about to type in it.
 
 document.addEventListener("focusin", async (event) => {
   const list = event.target.list;

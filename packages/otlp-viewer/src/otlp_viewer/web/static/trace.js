@@ -53,7 +53,7 @@ async function choose(row) {
   try {
     text = await load(key);
   } catch {
-    get("said").textContent = "The details of this span cannot be shown.";
+    get("message").textContent = "The details of this span cannot be shown.";
     return;
   }
   if (tree.data.key[tree.chosen] !== key) return;
@@ -62,7 +62,7 @@ async function choose(row) {
   panel.scrollTop = 0;
   localTimes(panel);
   unlinkLost();
-  get("said").textContent = `Details of ${tree.data.names[tree.data.name[row]]}`;
+  get("message").textContent = `Details of ${tree.data.names[tree.data.name[row]]}`;
   if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView({ block: "start" });
 }
 
