@@ -12,7 +12,7 @@ BIN := .venv/bin
 PROJECT_S_BIN := ../$(BIN)
 INSTALLED := .venv/installed-dev
 endif
-PROJECT := {{cookiecutter.project}}
+PROJECT := {{cookiecutter.__folder}}
 
 .DEFAULT_GOAL := help
 .PHONY: help demo render new install test test-kubernetes lint docs bench wheels lock clean

@@ -27,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-PROJECT = ROOT / "{{cookiecutter.project}}"
+PROJECT = ROOT / "{{cookiecutter.__folder}}"
 VENV = Path(os.environ.get("INSTALLED_IN") or ROOT / ".venv")  # the image of Dockerfile.dev sets INSTALLED_IN
 DEMO = ROOT / "demo"
 LOG = DEMO / "demo.log"

@@ -26,7 +26,7 @@ from cost import answering
 from spans import exports
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-CONFIG: Final = ROOT / "{{cookiecutter.project}}/deploy/collector/config.yaml"
+CONFIG: Final = ROOT / "{{cookiecutter.__folder}}/deploy/collector/config.yaml"
 SETTINGS: Final[dict[str, tuple[float, dict[str, str]]]] = {  # the share of traces that is kept, and what says so
     "untraced": (0, {"OTEL_SDK_DISABLED": "true"}),
     "every trace": (1, {"SAMPLE_RATE": "1"}),

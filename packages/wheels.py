@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 PACKAGES = Path(__file__).resolve().parent
-PROJECT = PACKAGES.parent / "{{cookiecutter.project}}"
+PROJECT = PACKAGES.parent / "{{cookiecutter.__folder}}"
 WHEELS = PROJECT / "wheels"
 NAMES = ("traced-flask", "otlp-viewer")
 SOURCE_DATE_EPOCH = "1767225600"  # the time of every file in a wheel: 2026-01-01

@@ -21,7 +21,7 @@ from cookiecutter.main import cookiecutter
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = "{{cookiecutter.project}}"
+PROJECT = "{{cookiecutter.__folder}}"
 LEFTOVERS = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".venv", ".env")
 
 

@@ -143,7 +143,7 @@ def test_a_second_demo_renders_a_changed_template_again_but_never_over_somebodys
     readme = checkout / "demo" / "README.md"
 
     def second_demo(name: str) -> str:
-        with (checkout / "{{cookiecutter.project}}" / "README.md").open("a") as of_template:
+        with (checkout / "{{cookiecutter.__folder}}" / "README.md").open("a") as of_template:
             of_template.write(f"\n{name}.\n")
         program = Running(["make", "demo", *(f"{n}={p}" for n, p in ports().items())], checkout, tmp_path / name)
         try:
