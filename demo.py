@@ -262,6 +262,23 @@ def get(url: str) -> str:
     return str(headers["traceresponse"]).split("-")[1]
 
 
+def new(answers: list[str]) -> None:
+    """Render beside this folder. Asks again, with the valid answers as defaults, while the template refuses one."""
+    command = [in_venv("cookiecutter"), "--output-dir", str(ROOT.parent), str(ROOT)]
+    while True:
+        done = subprocess.run([*command, *answers], stderr=subprocess.PIPE, text=True)
+        # What the hook says about the answers, without cookiecutter's traceback after it.
+        if message := done.stderr.partition("\nERROR: Stopping generation")[0].rstrip():
+            print(message, file=sys.stderr)
+        refused = re.findall(r"^  (\w+) ", message, re.MULTILINE)
+        given = Path.home() / ".cookiecutter_replay" / f"{ROOT.name}.json"
+        if not (done.returncode and refused and sys.stdin.isatty() and given.is_file()):
+            sys.exit(done.returncode)
+        say("\nThe questions again. Press Enter to keep an answer.")
+        previous = json.loads(given.read_text("utf-8"))["cookiecutter"]
+        answers = [f"{k}={v}" for k, v in previous.items() if not k.startswith("_") and k not in refused]
+
+
 def main() -> None:
     check_python()
     if sys.argv[1:] == ["--render"]:
@@ -272,12 +289,7 @@ def main() -> None:
             sys.exit(f"{ROOT.parent} is not writable. Clone the template into a folder that you can write to.")
         install()
         remove_caches()
-        command = [in_venv("cookiecutter"), "--output-dir", str(ROOT.parent), str(ROOT), *sys.argv[2:]]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-        # What the hook says about the answers, without cookiecutter's traceback after it.
-        if message := done.stderr.partition("\nERROR: Stopping generation")[0].rstrip():
-            print(message, file=sys.stderr)
-        sys.exit(done.returncode)
+        new(sys.argv[2:])
     check_ports()
     render()
     if subprocess.run(["make", "--silent", "--no-print-directory", "install"], cwd=DEMO).returncode:  # noqa: S607
@@ -299,7 +311,8 @@ def main() -> None:
         for trace_id in [get(backend + path) for path in MORE_REQUESTS]:
             services.wait_for(f"/{trace_id}", 2)
         say("\n  Send a request   curl " + backend + FIRST_REQUEST)
-        say("  Send many        make -C demo traffic")
+        port = "" if os.environ["PORT"] == str(PORTS["PORT"]) else f" PORT={os.environ['PORT']}"
+        say(f"  Send many        make -C demo traffic{port}")
         say(f"  All traces       {viewer}/")
         say("\nNew traces appear below. Press Ctrl-C to stop.\n")
         services.print_traces = True

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 import requests
 from conftest import LEFTOVERS, ROOT, environment, free_ports
@@ -190,3 +191,21 @@ def test_an_invalid_answer_to_make_new_is_explained_without_a_traceback(checkout
         "  project 'con' is the name of a device on Windows. For example: my-app",
     ]
     assert not (checkout.parent / "con").exists()
+
+
+def test_make_new_asks_again_about_what_was_refused_and_keeps_the_rest(checkout: Path, tmp_path: Path) -> None:
+    asking = pexpect.spawn(
+        sys.executable, ["demo.py", "--new"], cwd=str(checkout), env=environment(HOME=str(tmp_path)), timeout=60
+    )
+    answers = ["Asked Twice", "", "", "", "profiles", "", "", "", "2", "", *[""] * 4, "shop", *[""] * 5]
+    for answer in answers:
+        asking.expect(r"\)?: ")
+        asking.sendline(answer)
+    asking.expect(pexpect.EOF)
+    asking.close()
+    project = checkout.parent / "asked-twice"
+    assert asking.exitstatus == 0
+    pyproject = (project / "pyproject.toml").read_text()
+    assert 'service-name = "shop"' in pyproject
+    assert not (project / "example").exists(), "the other answers stay"
+    shutil.rmtree(project)

@@ -149,6 +149,19 @@ def test_a_refused_project_leaves_no_file(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("project", ["x/..", "x/../..", "a/../../x/..", "..", ".", "~/code", "x\\..", "c:x"])
+def test_a_refused_project_removes_nothing_that_was_there(
+    project: str, render: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """cookiecutter makes the folder before it asks the hook, and removes it afterwards."""
+    (tmp_path / "new projects" / "another").mkdir(parents=True)
+    (tmp_path / "new projects" / "another" / "file").touch()
+    with pytest.raises(CookiecutterException):
+        render(project=project)
+    assert [path.name for path in tmp_path.iterdir()] == ["new projects"]
+    assert [path.name for path in tmp_path.rglob("new projects/**/*")] == ["another", "file"]
+
+
 def test_every_problem_is_named_at_once(render: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FailedHookException):
         render(project="My App", service_name="profiles", author="\x07", description="x" * 501)
