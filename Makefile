@@ -5,11 +5,11 @@ PYTHON ?= python3
 # In a container that the project's Dockerfile.dev made, its virtual environment is used.
 ifdef INSTALLED_IN
 BIN := $(INSTALLED_IN)/bin
-PROJECT_S_BIN := $(BIN)
+BIN_FROM_PROJECT := $(BIN)
 INSTALLED := $(INSTALLED_IN)/installed-dev
 else
 BIN := .venv/bin
-PROJECT_S_BIN := ../$(BIN)
+BIN_FROM_PROJECT := ../$(BIN)
 INSTALLED := .venv/installed-dev
 endif
 PROJECT := {{cookiecutter.__folder}}
@@ -48,7 +48,7 @@ lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and 
 	@$(BIN)/mypy --strict demo.py hooks
 	@for package in traced-flask otlp-viewer; do \
 	  (cd packages/$$package && ../../$(BIN)/mypy --strict --cache-dir=../../.mypy_cache/$$package src) || exit 1; done
-	@cd '$(PROJECT)' && $(PROJECT_S_BIN)/mypy --cache-dir=../.mypy_cache
+	@cd '$(PROJECT)' && $(BIN_FROM_PROJECT)/mypy --cache-dir=../.mypy_cache
 	@$(BIN)/shellcheck .ci/run
 
 docs: $(INSTALLED) ## Build the documentation into site/
