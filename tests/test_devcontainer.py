@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -190,6 +191,7 @@ def test_the_workspace_has_what_a_person_works_with(opened: Devcontainer) -> Non
     assert ".env" not in opened.inside("git", "ls-files").splitlines()
     if opened.folder == opened.project:
         assert " passed" in opened.inside("make", "test")
+        assert re.search(r"/activities/home +200 ", opened.inside("make", "traffic"))
         assert "All checks passed" in opened.inside("make", "lint")
         assert "it answers" in opened.inside("python", "-c", DEBUGGER)
     else:

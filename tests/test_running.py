@@ -211,9 +211,12 @@ def test_the_queries_ask_for_columns_that_spans_have(project: Running, folder: P
 
 def test_traffic_without_a_backend_says_what_to_do(folder: Path) -> None:
     (port,) = free_ports(1)
-    command = [sys.executable, "bin/traffic"]
-    done = subprocess.run(command, cwd=folder, env=environment(PORT=str(port)), capture_output=True, text=True)
-    assert done.stderr.endswith(f"127.0.0.1:{port}/api/health. Start the backend first: make run\n")
+    command = [sys.executable, "bin/traffic"]  # PORT is of this shell, BACKEND_URL of the container
+    elsewhere = environment(BACKEND_URL=f"http://localhost:{port}")
+    done = subprocess.run(command, cwd=folder, env=elsewhere, capture_output=True, text=True)
+    assert done.stderr.startswith(f"No answer at http://localhost:{port}. ")
+    done = subprocess.run(command, cwd=folder, env={**elsewhere, "PORT": str(port)}, capture_output=True, text=True)
+    assert f"127.0.0.1:{port}. Start the backend (make run), or name its port: make traffic PORT=" in done.stderr
 
 
 def test_sigterm_ends_everything(project: Running) -> None:
