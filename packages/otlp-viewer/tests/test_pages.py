@@ -150,6 +150,34 @@ def test_the_first_page_shows_services_and_their_newest_slowest_and_failed_trace
     assert "2 spans, 0 logs in memory." in found.text
 
 
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"name": "GET", "url.path": "/err"}, "GET /err"),
+        ({"name": "GET", "url.full": "http://127.0.0.1:8000/err?token=x#y"}, "GET /err"),
+        ({"name": "GET", "url.full": "http://[", "error": True}, "GET"),
+        ({"name": "GET", "url.path": 7}, "GET 7"),
+        ({"name": "GET /err", "url.path": "/err"}, "GET /err"),
+        ({"name": "GET /<thing>", "http.route": "/<thing>", "url.path": "/err"}, "GET /<thing>"),
+        ({"name": "", "url.path": "/err"}, "(no name) /err"),
+        ({"name": "GET", "url.path": "/err", "trace.parent_id": "7" * 16}, "GET /err"),
+    ],
+)
+def test_a_request_without_a_route_is_known_by_its_path(
+    client: FlaskClient, store: Store, fields: dict[str, Any], shown: str
+) -> None:
+    add(store, [span(1, **fields)])
+    for path in ("/", "/traces"):
+        answer = client.get(path, headers=HTML).text
+        (name, *_) = re.findall(r'<a class="cover" href="/traces/[^>]*>(.*?)</a>', answer)
+        assert unescape(re.sub("<[^>]*>", "", name)) == shown
+    answer = client.get(f"/traces/{TRACE}", headers=HTML).text
+    assert f"<title>{shown.removeprefix('(no name) ')} · OTLP viewer</title>" in unescape(answer)
+    found = store.spans_of(TRACE)
+    assert found
+    assert found[0].path == store.traces(1)[0].path
+
+
 def test_the_first_page_has_the_same_traces_as_the_list(store: Store) -> None:
     made = [
         span(n, at=n % 97, duration_ms=float(n * 31 % 211), error=n % 9 == 0, **{"trace.trace_id": f"{n:032x}"})

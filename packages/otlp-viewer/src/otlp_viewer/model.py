@@ -147,6 +147,8 @@ class TraceSummary:
     route: str | None = None
     status: Value = None
     """The root's HTTP response status code."""
+    path: str = ""
+    """Of the address that the root, or else the first span, is about, unless its route or name says it."""
     extent_ms: float = 0
     """From the first start to the last end."""
     errors: int = 0

@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ FIELDS = {
     "error": "error",
     "route": "http.route",
     "status": "http.response.status_code",
+    "path": "url.path",
+    "url": "url.full",
 }
 FIRST = "(parent IS NOT NULL, time_ns, row)"
 """A trace is called after its first root, or else its first span."""
@@ -134,7 +137,7 @@ def _summed_up(snapshot: Snapshot, found: Sequence[tuple[Any, ...]]) -> list[Tra
             bool_or(child.parent IS NOT NULL AND above.span IS NULL), bool_or(above.time_ns >= child.time_ns),
             unnest(arg_min(
                 {{'name': child.name, 'service': child.service, 'parent': child.parent, 'route': child.route,
-                  'status': child.status}}, (child.parent IS NOT NULL, child.time_ns, child.row)))
+                  'status': child.status, 'path': child.path, 'url': child.url}}, (child.parent IS NOT NULL, child.time_ns, child.row)))
         FROM spans AS child LEFT JOIN spans AS above ON above.trace = child.trace AND above.span = child.parent
         GROUP BY child.trace
         """,
@@ -146,7 +149,7 @@ def _summed_up(snapshot: Snapshot, found: Sequence[tuple[Any, ...]]) -> list[Tra
     types = snapshot.columns.get(FIELDS["status"], frozenset())
     made = []
     for trace, start, length, extent, spans, errors, roots, matched_span, matched_row in found:
-        services, lost, _, name, service, parent, route, status = more[trace]
+        services, lost, _, name, service, parent, route, status, path, url = more[trace]
         made.append(
             TraceSummary(
                 trace_id=trace,
@@ -160,6 +163,7 @@ def _summed_up(snapshot: Snapshot, found: Sequence[tuple[Any, ...]]) -> list[Tra
                 complete=parent is None and not lost and trace not in circular,
                 route=route if parent is None else None,
                 status=from_text(status, types) if parent is None else None,
+                path=path_of(name, route, path, url),
                 extent_ms=extent,
                 errors=errors,
                 roots=roots,
@@ -167,6 +171,12 @@ def _summed_up(snapshot: Snapshot, found: Sequence[tuple[Any, ...]]) -> list[Tra
             )
         )
     return made
+
+
+def path_of(name: str, route: str | None, path: str | None, url: str | None) -> str:
+    """Return the path of a span's address; "" where its route or its name says it."""
+    found = path or re.sub(r"^[\w+.-]*://[^/?#]*|[?#].*", "", url or "", flags=re.DOTALL)
+    return "" if route or found in name else found
 
 
 def _circular(snapshot: Snapshot, traces: Sequence[str]) -> set[str]:

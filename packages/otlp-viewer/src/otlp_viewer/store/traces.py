@@ -9,7 +9,7 @@ from otlp_viewer import tree
 from otlp_viewer.model import Outline, Span, SpanOutline, SpanReference, TraceSummary
 from otlp_viewer.store.messages import as_span
 from otlp_viewer.store.snapshot import Snapshot
-from otlp_viewer.store.summaries import FIELDS
+from otlp_viewer.store.summaries import FIELDS, path_of
 from otlp_viewer.store.values import as_text, from_text
 
 FEW = 100
@@ -18,8 +18,6 @@ COLUMNS = "s.row, s.record, o.service, o.resource, o.scope"
 OUTLINE = FIELDS | {
     "message": "status_message",
     "method": "http.request.method",
-    "path": "url.path",
-    "url": "url.full",
 }
 
 
@@ -96,9 +94,9 @@ def links_to(snapshot: Snapshot, trace_id: str) -> list[tuple[SpanReference, str
 
 def _outlined(span: Span, types: Collection[str]) -> SpanOutline:
     """Return what a summary has of a span."""
-    route, status = (
+    route, status, path, url = (
         None if (value := span.attributes.get(name, span.resource.get(name))) is None else as_text(value)[1]
-        for name in (OUTLINE["route"], OUTLINE["status"])
+        for name in (OUTLINE[ours] for ours in ("route", "status", "path", "url"))
     )
     return SpanOutline(
         span.row,
@@ -113,6 +111,8 @@ def _outlined(span: Span, types: Collection[str]) -> SpanOutline:
         span.status_message,
         route,
         from_text(status, types),
+        path=path,
+        url=url,
     )
 
 
@@ -142,6 +142,7 @@ def _summed_up(trace_id: str, spans: Sequence[SpanOutline]) -> TraceSummary:
         complete=root is not None and not lost,
         route=root.route if root else None,
         status=root.status if root else None,
+        path=path_of(first.name, first.route, first.path, first.url),
         extent_ms=extent,
         errors=sum(one.error for one in spans),
         roots=roots,
