@@ -113,6 +113,64 @@ def test_without_a_key_the_receiver_of_the_standard_variables_is_checked(run: Ru
     fails(run("check", key=None, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url), 1, "no OTLP receiver at this address (404)")
 
 
+@pytest.mark.parametrize("address", ["localhost:4328", "grpc://localhost:4317"])
+def test_a_wrong_address_fails_in_the_applications_words(run: Run, address: str) -> None:
+    words = "OTEL_EXPORTER_OTLP_ENDPOINT is not an address like http://localhost:4318; nothing is sent to it\n"
+    status, output = run("check", key=None, OTEL_EXPORTER_OTLP_ENDPOINT=address)
+    assert (status, output) == (1, f"FAIL  settings  {words}")
+    fails(run("check", OTEL_EXPORTER_OTLP_ENDPOINT=address), 1, words, "traces do not go to Honeycomb")
+
+
+def test_what_the_application_logs_about_its_settings_is_a_warning(run: Run, receiver: Receiver, project: Path) -> None:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"{receiver.url}/v1/traces"}
+    repaired = "warn  settings  OTEL_EXPORTER_OTLP_ENDPOINT ends in the path of a signal, which is removed"
+    program = [sys.executable, "-m", "traced_flask", "check"]  # which repairs the variable when it is imported
+    done = subprocess.run(program, env={**os.environ, **endpoint}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, repaired in done.stdout) == (0, True), done.stdout + done.stderr
+    fails(run("check", key=None, **endpoint), 0, repaired, "Sent a test span")
+    (project / ".env").write_text(f"OTEL_EXPORTER_OTLP_ENDPOINT={receiver.url}/v1/traces\n")
+    fails(run("check", key=None), 0, repaired, "Sent a test span")
+    fails(run("check", OTEL_EXPORTER_OTLP_ENDPOINT="", SAMPLE_RATE="x"), 1, "warn  settings  SAMPLE_RATE is not a")
+
+
+def test_settings_that_switch_traces_off_are_named_without_a_key_too(run: Run, receiver: Receiver) -> None:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
+    fails(run("check", key=None, OTEL_TRACES_EXPORTER="none", **endpoint), 1, "Check OTEL_TRACES_EXPORTER")
+    fails(run("check", key=None, OTEL_SDK_DISABLED="true", **endpoint), 1, "OTEL_SDK_DISABLED=true")
+    quoted = {"OTEL_EXPORTER_OTLP_HEADERS": "x-honeycomb-team=%22marked%22"}
+    fails(run("check", key=None, **quoted), 1, "The Honeycomb API key in OTEL_EXPORTER_OTLP_HEADERS is in quotes")
+    assert receiver.received == []
+
+
+def test_a_service_without_a_name_is_checked_under_the_sdks_name(
+    run: Run, service: Honeycomb, receiver: Receiver, project: Path
+) -> None:
+    (project / "pyproject.toml").unlink()
+    unnamed = "warn  settings  The service has no name, so it appears as unknown_service. Set OTEL_SERVICE_NAME"
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
+    fails(run("check", key=None, **endpoint), 0, unnamed, f"to {receiver.url} as service unknown_service: trace ")
+    assert b"unknown_service" in receiver.received[0].body
+    fails(run("check"), 0, unnamed, "dataset unknown_service:")
+    assert service.events[0]["service.name"] == "unknown_service"
+    status, output = run("check", key=None, OTEL_RESOURCE_ATTRIBUTES="service.name=shop", **endpoint)
+    assert (status, "warn" in output, "as service shop: " in output) == (0, False, True)
+
+
+def test_the_page_of_the_test_span_is_printed_where_it_is_known(
+    run: Run, service: Honeycomb, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "VIEWER_ENDPOINT": receiver.url}
+    found = json.loads(run("check", "--json", key=None, **endpoint)[1])
+    assert found["trace"] == f"{receiver.url}/traces/{found['trace_id']}"
+    pages = {"VIEWER_TRACES": "http://127.0.0.1:4318/traces/"}
+    fails(run("check", key=None, **endpoint, **pages), 0, "as service backend-flask: http://127.0.0.1:4318/traces/")
+    monkeypatch.setattr(regions, "REGIONS", (Region("US", service.url, "https://ui.example"),))
+    direct = {"OTEL_EXPORTER_OTLP_ENDPOINT": service.url, "OTEL_EXPORTER_OTLP_HEADERS": f"x-honeycomb-team={INGEST}"}
+    page = "https://ui.example/acme/environments/production/datasets/backend-flask/trace?trace_id="
+    output = run("check", key=None, **direct)[1]
+    assert page + service.events[0]["trace.trace_id"] in output
+
+
 def test_scripts_get_json(run: Run) -> None:
     status, output = run("check", "--json", key=CONFIGURATION)
     found = json.loads(output)
@@ -126,7 +184,13 @@ def test_scripts_get_json(run: Run) -> None:
 
 def test_a_key_is_found_where_the_application_finds_it(run: Run, project: Path) -> None:
     (project / "secret").write_text(INGEST + "\n")
-    fails(run("check", key='"x"', HONEYCOMB_API_KEY_FILE="secret"), 0, "is in quotes. It is ignored", "_FILE names")
+    fails(
+        run("check", key='"x"', HONEYCOMB_API_KEY_FILE="secret"),
+        0,
+        "warn  key",
+        "in quotes. It is ignored",
+        "_FILE names",
+    )
     (project / ".env").write_text(f"HONEYCOMB_API_KEY={INGEST}\nOTEL_SERVICE_NAME=other\n")
     fails(run("check", key=None), 0, "Found an ingest key in .env", "dataset other:")
 
@@ -146,7 +210,7 @@ def test_files_that_cannot_be_read_are_named(run: Run, project: Path) -> None:
     (project / "pyproject.toml").write_text("[tool")
     fails(run("check"), 1, "pyproject.toml cannot be read")
     (project / "pyproject.toml").unlink()
-    fails(run("check"), 1, "Set OTEL_SERVICE_NAME")
+    fails(run("board", key=CONFIGURATION), 1, "Set OTEL_SERVICE_NAME")
     (project / "queries.json").unlink()
     fails(run("queries", OTEL_SERVICE_NAME="x"), 1, "--queries")
 
@@ -155,6 +219,7 @@ def test_files_that_cannot_be_read_are_named(run: Run, project: Path) -> None:
     ("key", "words"),
     [
         (None, "No valid API key was found. Set HONEYCOMB_API_KEY"),
+        (None, "or set OTEL_EXPORTER_OTLP_ENDPOINT to send telemetry to another receiver"),
         ("${HONEYCOMB_API_KEY}", "not expanded"),
         (UNKNOWN, "does not accept this key (401: unknown API key - check your credentials)"),
     ],

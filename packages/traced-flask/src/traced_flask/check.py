@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -14,11 +15,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind
 
 from traced_flask import regions, settings
+from traced_flask.checks import NOTHING_SENT
 from traced_flask.destination import Destination, Endpoint
 from traced_flask.encoder import encode_spans
 from traced_flask.honeycomb_api import PERMISSIONS, WHERE_KEYS_ARE, Account, HoneycombAPI, Problem
 from traced_flask.key import NAME, kind_of
-from traced_flask.routes import Routes, viewer_endpoint, without_credentials
+from traced_flask.links import viewer_traces
+from traced_flask.routes import Routes, service_name, standard_url, viewer_endpoint, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +29,14 @@ if TYPE_CHECKING:
     from traced_flask.cli import Project
 
 MAX_SKEW: Final = 120  # seconds that nobody notices in a trace
+DISABLED: Final = "OTEL_SDK_DISABLED=true: the application sends no telemetry."
 
 
 class Finding(NamedTuple):
     step: str
     ok: bool
     text: str
+    warning: bool = False
 
 
 class Check:
@@ -39,21 +44,25 @@ class Check:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.step = "key"
+        self.service = service_name()
+        self.step = "settings"
         self.findings: list[Finding] = []
         self.facts: dict[str, Any] = {}
 
-    def add(self, text: str, ok: bool = True, step: str = "") -> None:
-        self.findings.append(Finding(step or self.step, ok, text))
+    def add(self, text: str, ok: bool = True, step: str = "", warning: bool = False) -> None:
+        self.findings.append(Finding(step or self.step, ok, text, ok and warning))
 
     def run(self) -> None:
         """Take the steps. Raises Problem at the first that fails, which `self.step` names."""
-        if not self.project.keys and (receivers := standard_receivers()):
-            self.step = "span"
-            for name, endpoint in receivers.items():
-                self.send_span(name, endpoint)
-                self.add(f"Sent a test span to {name}")
+        self.facts["service"] = self.service
+        for problem in self.project.problems:
+            self.add(problem.removesuffix("."), ok=NOTHING_SENT not in problem, warning=True)
+        if self.service == "unknown_service":
+            self.add("The service has no name, so it appears as unknown_service. Set OTEL_SERVICE_NAME", warning=True)
+        if not self.project.keys and (url := standard_url("traces")):
+            self.check_receiver(url)
             return
+        self.step = "key"
         key = self.check_key()
         self.step = "address"
         address = self.check_address()
@@ -62,13 +71,47 @@ class Check:
         self.step = "span"
         self.check_span(account, address, key)
 
+    def check_receiver(self, url: str) -> None:
+        """Send a span to `url`, which the standard OTEL_EXPORTER_OTLP_ variables name."""
+        if settings.disabled():
+            raise Problem(DISABLED)
+        routes, name = Routes(), without_credentials(url)
+        endpoint = routes.to("traces").get(name)
+        for problem in routes.problems:
+            self.add(problem, ok=endpoint is not None, warning=True)
+        if endpoint is None:
+            if all(each.ok for each in self.findings):
+                raise Problem("The application's traces go nowhere. Check OTEL_TRACES_EXPORTER.")
+            return
+        self.step = "span"
+        trace_id = self.send_span(name, endpoint)
+        page = self.page(name, endpoint, trace_id)
+        self.facts |= {"trace": page, "trace_id": trace_id}
+        self.add(f"Sent a test span to {name} as service {self.service}: {page or f'trace {trace_id}'}")
+
+    def page(self, name: str, endpoint: Endpoint, trace_id: str) -> str | None:
+        """Where a receiver shows a trace, if it is the viewer or Honeycomb."""
+        if name == without_credentials(viewer_endpoint() or ""):
+            return viewer_traces() + trace_id
+        region = next((each for each in regions.REGIONS if each.api == name), None)
+        if region and (key := (endpoint.headers() or {}).get("x-honeycomb-team")):
+            with contextlib.suppress(Problem):
+                account = HoneycombAPI(name, key).account()
+                parts = ("datasets", regions.dataset_slug(self.service), "trace")
+                page = regions.page(region.pages, account.team, account.environment, *parts)
+                return f"{page}?trace_id={trace_id}"
+        return None
+
     def check_key(self) -> str:
         key = self.project.key
         for place in self.project.keys:
             if place.problem:
-                self.add(f"{place.problem}. It is ignored", ok=key is not None)
+                self.add(f"{place.problem}. It is ignored", ok=key is not None, warning=True)
         if key is None:
-            raise Problem(f"No valid API key was found. Set {NAME} in the environment or in .env: {WHERE_KEYS_ARE}")
+            raise Problem(
+                f"No valid API key was found. Set {NAME} in the environment or in .env, or set"
+                f" OTEL_EXPORTER_OTLP_ENDPOINT to send telemetry to another receiver. Where keys are: {WHERE_KEYS_ARE}"
+            )
         where = next(place.where for place in self.project.keys if place.key)
         kind = kind_of(key)
         self.facts |= {"key": where, "kind": kind}
@@ -120,7 +163,7 @@ class Check:
     def check_span(self, account: Account, address: str, key: str) -> None:
         """Send a span where the application's exporter sends its own."""
         if settings.disabled():
-            raise Problem("OTEL_SDK_DISABLED=true: the application sends no telemetry.")
+            raise Problem(DISABLED)
         os.environ[NAME] = key
         endpoints = Routes().to("traces")
         name = without_credentials(address)
@@ -135,24 +178,17 @@ class Check:
         missing = [each for each in ("events", "createDatasets") if each not in account.access]
         hint = f" The key lacks the permission {PERMISSIONS[missing[0]]}: {WHERE_KEYS_ARE}" if missing else ""
         trace_id = self.send_span(name, endpoints[name], hint)
-        dataset = regions.dataset_slug(self.project.service)
+        dataset = regions.dataset_slug(self.service)
         link = self.project.page(account, "datasets", dataset, "trace") + f"?trace_id={trace_id}"
         self.facts |= {"dataset": dataset, "trace": link}
         self.add(f"Sent a test span to dataset {dataset}: {link}")
 
     def send_span(self, name: str, endpoint: Endpoint, hint: str = "") -> str:
         """The trace ID of a test span that `endpoint` has accepted. Raises Problem, with `hint`, if it has not."""
-        trace_id, body = make_span(self.project.service)
+        trace_id, body = make_span(self.service)
         if failure := Destination(name, {"traces": endpoint}).send("traces", body, endpoint.timeout):
             raise Problem(f"{name} did not accept a test span: {failure.reason}.{hint}", 3 if failure.retryable else 1)
         return trace_id
-
-
-def standard_receivers() -> dict[str, Endpoint]:
-    """Where the standard OTEL_EXPORTER_OTLP_ variables send traces, without the viewer's copy of them."""
-    viewer = without_credentials(viewer_endpoint() or "")
-    endpoints = {} if settings.disabled() else Routes().to("traces")
-    return {name: each for name, each in endpoints.items() if name != viewer and each.headers() is not None}
 
 
 class _Collector(SpanExporter):
@@ -189,5 +225,6 @@ def check(arguments: argparse.Namespace, project: Project) -> int:
         print(json.dumps({"ok": ok, **checked.facts, "checks": steps}, indent=2))
     else:
         for each in checked.findings:
-            print(f"{'ok' if each.ok else 'FAIL':<4}  {each.step:<8}  {each.text}")
+            level = "warn" if each.warning else "ok" if each.ok else "FAIL"
+            print(f"{level:<4}  {each.step:<8}  {each.text}")
     return status or int(not ok)

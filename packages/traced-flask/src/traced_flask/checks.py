@@ -19,6 +19,7 @@ LARGEST: Final = 2**31 - 1  # what the C code behind deque and wait() takes ever
 
 MAX_RATE: Final = 1_000_000
 DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
+NOTHING_SENT: Final = "nothing is sent to it"
 
 Checked = tuple[str | None, list[str]]
 Check = Callable[[str], Checked]
@@ -150,7 +151,7 @@ def address(text: str) -> Checked:
     """An address of OTLP over HTTP. An invalid one stays, so that telemetry does not go somewhere else."""
     if is_address(text):
         return text, []
-    return text, ["is not an address like http://localhost:4318; nothing is sent to it"]
+    return text, [f"is not an address like http://localhost:4318; {NOTHING_SENT}"]
 
 
 def base_address(text: str) -> Checked:

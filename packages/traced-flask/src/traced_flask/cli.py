@@ -47,7 +47,7 @@ class Project:
         for name, value in variables.items():
             if value and not os.environ.get(name):
                 os.environ[name] = value
-        settings.prepare()
+        self.problems = list(dict.fromkeys([*settings.problems, *settings.prepare()]))  # which the application logs
         self.keys: list[Place] = places(os.environ, None if is_pipe else dotenv)
 
     @property

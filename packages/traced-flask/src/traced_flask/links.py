@@ -20,13 +20,12 @@ def trace_url() -> str | None:
         return None
     resource = getattr(span, "resource", None)
     service = resource.attributes.get("service.name") if resource else None
-    base = routes().honeycomb_traces(str(service or service_name())) or _viewer_traces()
+    base = routes().honeycomb_traces(str(service or service_name()))
+    if base is None and without_credentials(viewer_endpoint() or "") in routes().to("traces"):
+        base = viewer_traces()
     return base and base + trace.format_trace_id(context.trace_id)
 
 
-def _viewer_traces() -> str | None:
+def viewer_traces() -> str:
     """Where the viewer shows a trace: in containers a browser has another address for it than this process."""
-    endpoint = viewer_endpoint()
-    if endpoint is None or without_credentials(endpoint) not in routes().to("traces"):
-        return None
-    return settings.own("VIEWER_TRACES") or f"{endpoint}/traces/"
+    return settings.own("VIEWER_TRACES") or f"{viewer_endpoint()}/traces/"

@@ -94,7 +94,7 @@ class Routes:
 
     def _add_standard(self, signal: str) -> bool:
         """Follow the standard variables; whether they name a receiver for `signal`, even with a wrong address."""
-        if (url := _standard_url(signal)) is None:
+        if (url := standard_url(signal)) is None:
             return False
         headers = _standard_headers(signal)
         if "x-honeycomb-team" in headers and (problem := problem_with_key(headers["x-honeycomb-team"])):
@@ -195,7 +195,7 @@ def explicit(
     client_key_file: str | None = None,
 ) -> Sequence[Delivery]:
     """The delivery of an exporter with arguments. What is None comes from the standard variables."""
-    url = endpoint or _standard_url(signal) or f"http://localhost:4318/v1/{signal}"
+    url = endpoint or standard_url(signal) or f"http://localhost:4318/v1/{signal}"
     sent = {**_standard_headers(signal), **{name.lower(): value for name, value in (headers or {}).items()}}
     given: dict[str, Any] = {
         "timeout": timeout if timeout and 0 < timeout <= MAX_TIMEOUT else None,
@@ -290,7 +290,7 @@ def _standard(signal: str, what: str) -> str | None:
     return os.environ.get(_variable(signal, what)) or None
 
 
-def _standard_url(signal: str) -> str | None:
+def standard_url(signal: str) -> str | None:
     """Where the standard variables send `signal`; None where none is set."""
     if url := os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"):
         return url
