@@ -101,6 +101,8 @@ def test_a_valid_key_passes_and_a_span_arrives(run: Run, service: Honeycomb) -> 
     assert abs(event["time"] - time.time()) < 60
     link = "https://ui.honeycomb.io/acme/environments/production/datasets/backend-flask/trace?trace_id="
     assert link + event["trace.trace_id"] in output
+    service.keys["x" * 30] = service.keys[INGEST]
+    fails(run("check", key="x" * 30), 0, "Found a key in the environment")  # whose shape tells nothing of its kind
     fails(run("check", key=CLASSIC), 0, "environment (classic)", "https://ui.honeycomb.io/acme/datasets/backend-flask/")
 
 

@@ -52,7 +52,7 @@ def goes_to(monkeypatch: pytest.MonkeyPatch, **environ: str) -> dict[str, list[s
         ("a1B2" * 5 + "c3", "configuration key"),
         (CLASSIC, "classic key"),
         ("hcaic_" + "0" * 58, "classic ingest key"),
-        ("x" * 30, "key of an unknown type"),
+        ("x" * 30, "key"),
     ],
 )
 def test_a_key_is_known_by_its_shape(key: str, kind: str) -> None:

@@ -52,8 +52,8 @@ def problem_with_key(key: str) -> str | None:
 
 
 def kind_of(key: str) -> str:
-    """Which kind of key `key` is, as Honeycomb calls it."""
-    return next((kind for kind, shape in KINDS.items() if re.fullmatch(shape, key)), "key of an unknown type")
+    """Which kind of key `key` is, as Honeycomb calls it; "key" if its shape does not tell."""
+    return next((kind for kind, shape in KINDS.items() if re.fullmatch(shape, key)), "key")
 
 
 def is_classic(key: str) -> bool:
