@@ -426,7 +426,7 @@ def test_a_duration_that_was_typed_stays_as_it_was_typed(client: FlaskClient, st
         (field,) = [attrs for _, attrs in found.tags if attrs.get("name") == "min_duration"]
         assert field["value"] == text
     assert rows(page(client, "/traces?max_duration=1s")) == 1
-    assert "is not a duration" in page(client, "/traces?min_duration=soon").text
+    assert "“soon” is not a duration." in page(client, "/traces?min_duration=soon").text
 
 
 def test_an_active_filter_is_in_its_field_however_many_services_there_are(client: FlaskClient, store: Store) -> None:

@@ -275,6 +275,19 @@ def test_round_values_of_an_axis_have_no_zeros_that_say_nothing() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("a column is a text", "A column is a text"),
+        ("“abc” is not a duration.", "“abc” is not a duration."),
+        ("time_range must be a second or more", "time_range must be a second or more"),
+        ("", ""),
+    ],
+)
+def test_a_message_begins_with_a_capital_unless_with_what_somebody_typed(message: str, text: str) -> None:
+    assert format.capital(message) == text
+
+
 def test_names_of_fields_break_after_dots_and_underscores() -> None:
     assert format.breakable("http.response.status_code") == "http.<wbr>response.<wbr>status_<wbr>code<wbr>"
     assert "<b>" not in format.breakable("<b>.x")

@@ -99,6 +99,11 @@ def visible(value: Any, longest: int = LONGEST_VALUE) -> str:
     return text + (f"… ({more:,} more characters)" if more > 0 and longest > 1000 else "…" if more > 0 else "")
 
 
+def capital(message: str) -> str:
+    """Return a message that begins with a capital, unless it begins with a quotation or a name such as time_range."""
+    return message[0].upper() + message[1:] if re.match("[a-z]+ ", message) else message
+
+
 def breakable(name: str) -> Markup:
     """Return the name of a field that breaks after its dots and underscores, not within a word."""
     return Markup("<wbr>").join(re.findall(r"[^._/-]*[._/-]?", visible(name, 200)))
@@ -188,6 +193,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent,
     "visible": visible,
     "breakable": breakable,
+    "capital": capital,
     "number": number,
     "moment": moment,
     "moment_ns": moment_ns,
