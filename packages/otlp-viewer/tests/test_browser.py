@@ -433,6 +433,9 @@ def test_search_finds_attributes_with_next_and_previous(page: Any, filled: str, 
     assert page.locator("#hits").inner_text().startswith("1 of")
     assert page.locator("#tree .row.cursor.hit").count() == 1
     assert "search=978-007" in page.url
+    page.locator("#span mark", has_text="978-007").first.wait_for()
+    page.locator("#search").fill("")
+    page.locator("#span mark").wait_for(state="detached")
 
 
 def test_a_click_fetches_the_span_alone_and_the_last_click_wins(

@@ -64,6 +64,7 @@ async function choose(row) {
   unlinkLost();
   get("message").textContent = `Details of ${tree.data.names[tree.data.name[row]]}`;
   if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView({ block: "start" });
+  markFound()?.scrollIntoView({ block: "nearest" });
 }
 
 // The id of a parent that is not here leads nowhere.
@@ -92,8 +93,30 @@ function zoomTo(row) {
 
 let hits = [], searching = 0;
 
+const searched = () => get("search").value.trim().toLowerCase();
+
+// Mark what is searched for in the span's details, and return the first of it.
+function markFound() {
+  const panel = get("span"), text = searched(), found = [];
+  for (const mark of panel.querySelectorAll("mark")) mark.replaceWith(mark.textContent);
+  panel.normalize();
+  if (!text) return null;
+  const walker = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, at = node.data.toLowerCase().indexOf(text);
+    if (at >= 0 && !node.parentElement.closest(".log, .acts, .only, dt, h3, #span-json")) found.push([node, at]);
+  }
+  return found.map(([node, at]) => {
+    const part = document.createRange(), mark = document.createElement("mark");
+    part.setStart(node, at);
+    part.setEnd(node, Math.min(at + text.length, node.length));
+    part.surroundContents(mark);
+    return mark;
+  })[0];
+}
+
 async function search() {
-  const text = get("search").value.trim().toLowerCase(), mine = ++searching, { data } = tree;
+  const text = searched(), mine = ++searching, { data } = tree;
   const found = new Set();
   if (text) {
     const has = (texts) => texts.map((one) => one.toLowerCase().includes(text));
@@ -101,6 +124,7 @@ async function search() {
     data.key.forEach((key, row) => { if (names[data.name[row]] || texts[data.text[row]] || services[data.service[row]] || key.startsWith(text)) found.add(row); });
   }
   show(found, Boolean(text));
+  markFound();
   if (!text) return;
   const answer = await fetch(`${base}/find?${new URLSearchParams({ text })}`);
   if (!answer.ok || mine !== searching) return;
@@ -119,7 +143,9 @@ async function search() {
 
 function stepHit(by) {
   const at = tree.next(hits, by);
-  if (at !== undefined) get("hits").textContent = `${count(at + 1)} of ${count(hits.length)}`;
+  if (at === undefined) return;
+  get("hits").textContent = `${count(at + 1)} of ${count(hits.length)}`;
+  choose(hits[at]);
 }
 
 function stepError(by) {
