@@ -216,7 +216,7 @@ def test_memory_does_not_grow_while_the_receiver_hangs(
     assert lines(caplog) == ["1 span did not reach http://it: there is more telemetry than it accepts. "
                              "Sample, or send less."]  # fmt: skip
     delivery.close(time.monotonic())
-    assert "99 spans lost, 1 span sent without an answer. It did not answer in time." in lines(caplog)[-1]
+    assert "http://it (99 spans lost, 1 span sent without an answer): it did not answer in time." in lines(caplog)[-1]
 
 
 # The log
@@ -282,7 +282,7 @@ def test_what_comes_and_goes_does_not_flood_the_log(
     first, last, end = lines(caplog)
     assert "not reaching" in first
     assert last.endswith("1 log record lost.")
-    assert "9 log records lost. It does not understand this telemetry (400). " in end
+    assert "http://it (9 log records lost): it does not understand this telemetry (400). " in end
 
 
 def test_a_signal_that_is_refused_hides_no_outage_of_another(
@@ -334,8 +334,8 @@ def test_the_end_does_not_wait_longer_than_told(
     delivery.close(began + 0.5)
     assert 0.5 <= time.monotonic() - began < 5
     assert lines(caplog) == [
-        "Stopped before all telemetry had reached http://it: 4 spans lost, 3 spans sent without an answer. "
-        "It did not answer in time."
+        "Stopped before all telemetry had reached http://it (4 spans lost, 3 spans sent without an answer): "
+        "it did not answer in time."
     ]
 
 

@@ -238,7 +238,7 @@ def test_a_proxy_forwards_http_and_no_proxy_is_followed(receiver: Receiver, monk
     )
     assert received.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
     receiver.answer = answering(404)
-    assert f"It was sent through the proxy {receiver.url}; NO_PROXY" in reason("http://collector.invalid")
+    assert f"Telemetry goes through the proxy {receiver.url}; NO_PROXY" in reason("http://collector.invalid")
     monkeypatch.setenv("NO_PROXY", "collector.invalid")
     assert "proxy" not in reason("http://collector.invalid")
 

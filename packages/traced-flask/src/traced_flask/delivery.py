@@ -140,7 +140,7 @@ class Delivery:
         parts = [(in_words(lost), "lost"), (in_words(unanswered), "sent without an answer")]
         if costs := ", ".join(f"{words} {what}" for words, what in parts if words):
             logger.warning(
-                "Stopped before all telemetry had reached %s: %s. %s.", self.destination.name, costs, sentence(reason)
+                "Stopped before all telemetry had reached %s (%s): %s.", self.destination.name, costs, reason
             )
 
     def _left(self) -> float:
@@ -332,10 +332,6 @@ class Delivery:
             lost, self._lost = self._lost, collections.Counter()
         if words := in_words(lost):
             logger.warning("%s did not reach %s: %s.", words, self.destination.name, reason)
-
-
-def sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 _deadlines: tuple[float, float] | None = None  # what `shutdown_deadlines` returns

@@ -94,7 +94,7 @@ class Destination:
             failure = explain(error, timeout, own_ca=bool(endpoint.certificate))
         if failure and proxy and failure.rejected is None and proxy.name not in failure.reason:
             through = (
-                f"{failure.reason}. It was sent through the proxy {proxy.name}; NO_PROXY lists hosts that need none"
+                f"{failure.reason}. Telemetry goes through the proxy {proxy.name}; NO_PROXY lists hosts that need none"
             )
             failure = dataclasses.replace(failure, reason=through)
         return failure

@@ -57,7 +57,7 @@ class Failure:
     """Why a batch, or a part of it, was not delivered.
 
     Attributes:
-        reason: a sentence without its full stop and without secrets.
+        reason: what follows the receiver's name and a colon, where "it" is the receiver; without full stop and secrets.
         retryable: whether the same batch may be sent again.
         pause: seconds that the receiver asked for in Retry-After, a minute at most.
         too_large: the receiver may accept the batch in parts (413).
