@@ -328,7 +328,7 @@ def test_logs_open_and_their_heatmap_narrows_them(page: Any, filled: str) -> Non
     page.wait_for_url("**severity=17**")
     assert page.locator(".log").count() == count
     page.locator(".log summary").first.click()
-    page.get_by_role("link", name="Span in its trace").click()
+    page.get_by_role("link", name="Open trace").click()
     at_a_span(page)
 
 

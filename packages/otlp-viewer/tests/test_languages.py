@@ -76,7 +76,7 @@ def test_a_trace_and_a_log_of_the_java_sdk_are_read_in_the_browser(java: Any, pa
     has(root, app__parcels="3", app__weight="2.5", app__sizes="[1, 2]", telemetry__sdk__language="java")
     page.goto(f"{address}/logs?severity=17")
     page.locator(".log summary", has_text="The printer is empty").click()
-    page.get_by_role("link", name="Span in its trace").click()
+    page.get_by_role("link", name="Open trace").click()
     page.wait_for_url(f"**/traces/{trace_id}?span=*")
 
 

@@ -143,7 +143,17 @@ def test_the_first_page_shows_services_and_their_newest_slowest_and_failed_trace
     add(store, [span(1, name="GET /slow", duration_ms=900.0)])
     add(store, [span(2, name="GET /bad", error=True, **{"trace.trace_id": OTHER, "service.name": "billing"})])
     found = page(client, "/")
-    for part in ("Services", "backend", "billing", "Slowest", "GET /slow", "Errors", "GET /bad", "Newest traces"):
+    for part in (
+        "Services",
+        "backend",
+        "billing",
+        "Slowest",
+        "Failed spans",
+        "GET /slow",
+        "Errors",
+        "GET /bad",
+        "Newest traces",
+    ):
         assert part in found.text
     assert f"/traces/{TRACE}" in found.links("/traces/")
     assert "/traces?service=backend" in found.links()
@@ -258,6 +268,13 @@ def test_the_legend_of_many_lines_opens(client: FlaskClient, store: Store) -> No
     assert summary
     assert summary[1].count("name-") == 12
     assert len(re.findall(r'<path class="line [^"]*extra"', answer)) == 12
+
+
+def test_an_axis_says_where_it_leaves_idle_time_out(client: FlaskClient, store: Store) -> None:
+    add_logs(store, [log(n, at=float(n)) for n in range(1, 20)])
+    assert "Idle time is left out" not in page(client, "/logs").text
+    add_logs(store, [log(n, at=10_800.0 + n) for n in range(1, 20)])
+    assert page(client, "/logs").text.count("Idle time is left out") == 1
 
 
 def test_the_axis_of_a_count_names_whole_numbers(client: FlaskClient, store: Store) -> None:
