@@ -79,7 +79,9 @@ def test_what_is_wrong_with_a_key_is_named_without_the_key(text: str, problem: s
     assert problem_with_key(text) == problem
 
 
-def test_a_key_in_dotenv_is_picked_up_when_it_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_in_dotenv_is_picked_up_when_it_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO)
     environ = {"HONEYCOMB_API_KEY": KEY}
     (dotenv := tmp_path / ".env").write_text(f"A=1\nHONEYCOMB_API_KEY={KEY}\n")
@@ -96,6 +98,11 @@ def test_a_key_in_dotenv_is_picked_up_when_it_changes(tmp_path: Path, caplog: py
         "Telemetry now goes to Honeycomb.",
         "The Honeycomb API key in .env is too short. Telemetry no longer goes to Honeycomb.",
     ]
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    monkeypatch.setenv("VIEWER_ENDPOINT", "http://127.0.0.1:4318")
+    dotenv.write_text(f"HONEYCOMB_API_KEY={KEY}\n")
+    assert key() == KEY
+    assert caplog.messages[-1] == "Telemetry now goes to Honeycomb too."
 
 
 def test_a_key_of_the_environment_wins_over_files(tmp_path: Path) -> None:

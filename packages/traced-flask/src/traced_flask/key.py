@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from traced_flask import settings
+
 logger = logging.getLogger(__name__)
 
 NAME: Final = "HONEYCOMB_API_KEY"
@@ -221,8 +223,9 @@ class HoneycombKey:
         if self._key == before and not self.problems:
             return
         change = "now goes" if self._key else "no longer goes" if before else "does not go"
+        too = " too" if self._key and settings.development() and settings.own("VIEWER_ENDPOINT") else ""
         level = logging.WARNING if self.problems else logging.INFO
-        logger.log(level, ". ".join([*self.problems, f"Telemetry {change} to Honeycomb"]) + ".")
+        logger.log(level, ". ".join([*self.problems, f"Telemetry {change} to Honeycomb{too}"]) + ".")
 
 
 def _signature(path: Path) -> tuple[int, int] | None:
