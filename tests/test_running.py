@@ -308,7 +308,7 @@ def test_every_port_that_is_in_use_is_named_at_once(folder: Path, tmp_path: Path
     others = [port % 60000 + 1000 for port in taken]
     assert program.output().splitlines()[:3] == [
         *(f"Port {port} cannot be used: Address already in use." for port in taken),
-        f"Choose another: make run PORT={others[0]} VIEWER_PORT={others[1]}",
+        f"Choose others: make run PORT={others[0]} VIEWER_PORT={others[1]}",
     ]
 
 
