@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import requests
+from conftest import make
 from containers import (  # noqa: F401  fixtures
     KEY,
     MARK,
@@ -322,6 +323,7 @@ def test_a_person_has_what_they_need_inside_and_what_they_make_is_theirs(dev: St
     assert dev.inside("cat", "/proc/1/comm") == "tini"
     assert dev.inside("sudo", "id", "-u") == "0"
     assert " passed" in dev.inside("make", "test")
+    assert re.search(r"/activities/home +200 ", dev.inside("bin/traffic", "--seconds", "2"))
     assert "Nothing to be done" in dev.inside("make", "install")
     made = [path for path in dev.folder.rglob("*") if (path.lstat().st_uid, path.lstat().st_gid) != OWNER]
     assert made == []
@@ -460,6 +462,19 @@ def test_production_reads_the_key_from_a_file_and_notices_a_new_one(
     assert eventually(lambda: stack.get() and OTHER_KEY in keys_of(honeycomb))
     texts = [body.decode("latin-1") for _, _, body in honeycomb.requests]
     assert [text for text in [*texts, *stack.everything()] if MARK in text] == []
+
+
+@pytest.mark.docker
+def test_a_key_that_docker_would_show_is_warned_of(project: Path, tmp_path: Path) -> None:
+    """With a `docker` that starts nothing."""
+    program = tmp_path / "docker"
+    program.write_text(f'#!/bin/sh\ncase " $* " in *" up "*) exit;; esac\nexec {shutil.which("docker")} "$@"\n')
+    program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "COMPOSE_ENV_FILES": os.devnull}
+    for more, warned in (({}, False), ({"HONEYCOMB_API_KEY": KEY}, True), ({"HONEYCOMB_API_KEY_FILE": "/x"}, False)):
+        done = make(project, "prod-up", **env, **more)
+        assert ("`docker inspect` will show HONEYCOMB_API_KEY." in done.stderr) is warned
+        assert MARK not in done.stderr + done.stdout
 
 
 @pytest.mark.docker

@@ -315,7 +315,12 @@ def test_removing_the_example_leaves_what_a_project_without_one_has(render_into:
     if os.name == "nt":
         pytest.skip("the Makefile needs make")
     project, without = render_into(tmp_path / "with"), render_into(tmp_path / "without", example="none")
-    subprocess.run(["make", "remove-example"], cwd=project, check=True)
+    done = subprocess.run(["make", "remove-example"], cwd=project, check=True, capture_output=True, text=True)
+    readme = (project / "README.md").read_text("utf-8").splitlines()
+    left_to_edit = [int(line.partition(":")[0]) for line in done.stdout.splitlines() if line[0].isdigit()]
+    rest = [line for number, line in enumerate(readme, 1) if number not in left_to_edit]
+    assert not re.search("activities|profiles|remove-example", "".join(rest))
+    assert '\nFIRST_PAGE = "/"\n' in (project / "bin" / "run").read_text("utf-8")  # /api/health is not traced
     left, wanted = ({**files(each)} for each in (project, without))
     differ = {name for name in {*left, *wanted} if left.get(name) != wanted.get(name)}
     assert differ - {"README.md", "bin/run", "bin/traffic"} == {
