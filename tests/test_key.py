@@ -129,7 +129,7 @@ def test_set_and_load_accept_the_same_keys(machine: Machine, key: str) -> None:
         machine.dotenv.unlink(missing_ok=True)
         machine.key("set", typed=typed) if typed else machine.key("load", **{NAME: key})
         assert machine.dotenv.read_text() == f"{NAME}={key}\n"
-        assert re.search(r"^\.env +valid$", machine.key("status"), re.MULTILINE)
+        assert re.search(r"^\.env +well-formed$", machine.key("status"), re.MULTILINE)
 
 
 def test_the_backend_accepts_the_same_keys(honeycomb: SimpleNamespace) -> None:
@@ -293,7 +293,7 @@ def test_gitpod_stores_it_for_the_next_workspace(gitpod: Machine, tmp_path: Path
     second = Machine(tmp_path / "second")
     second.install_gp((gitpod.programs / "gp").read_text())
     second.env["GP_STAND_IN_STORE"] = str(gitpod.gp_store)
-    assert re.search(r"^gp env +valid$", second.key("status"), re.MULTILINE)  # so the workspace asks nobody
+    assert re.search(r"^gp env +well-formed$", second.key("status"), re.MULTILINE)  # so the workspace asks nobody
     assert "Copied the Honeycomb API key from `gp env` to .env" in second.key("load")
     holders = {path for path in tmp_path.rglob("*") if path.is_file() and KEY in path.read_text()}
     assert holders == {gitpod.dotenv, second.dotenv, gitpod.gp_store}
@@ -340,11 +340,12 @@ def test_what_is_left_to_a_person_is_said(machine: Machine, variable: str) -> No
 def test_status_names_every_place(gitpod: Machine, tmp_path: Path) -> None:
     assert "No Honeycomb API key yet" in gitpod.key("status", exit=1)
     (tmp_path / "secret").write_text(f"{KEY}\n")
-    gitpod.dotenv.write_text(f"{NAME}='${{X}}'\n")
-    env = {f"{NAME}_FILE": str(tmp_path / "secret"), NAME: '"x"'}
+    gitpod.dotenv.write_text(f"{NAME}='${{X}}'\n{NAME}_FILE='../secret'\n")  # from the project's folder
+    env = {NAME: '"x"'}
     assert [re.split(r"  +", line) for line in gitpod.key("status", **env).splitlines()] == [
         ["environment", "not valid: it is in quotes"],
-        ["HONEYCOMB_API_KEY_FILE", "valid"],
+        ["HONEYCOMB_API_KEY_FILE", "well-formed"],
         [".env", "not valid: it is the name of a variable that was not expanded"],
         ["gp env", "none"],
     ]
+    assert "HONEYCOMB_API_KEY_FILE  well-formed" in gitpod.key("status", **{f"{NAME}_FILE": str(tmp_path / "secret")})
