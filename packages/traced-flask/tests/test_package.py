@@ -17,11 +17,17 @@ from test_end import FLASK, names, serving
 PACKAGE = Path(__file__).parents[1]
 SOURCES = sorted((PACKAGE / "src").rglob("*.py"))
 README = (PACKAGE / "README.md").read_text(encoding="utf-8")
-PROGRAM = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
-ROUTE = """
+PROGRAM = "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[:2])
+ROUTES = """
+import flask, requests
+
 @app.get("/")
 def hello() -> str:
     return "hello"
+
+@app.get("/call")
+def call() -> str:
+    return requests.get(f"http://{flask.request.host}/?token=marked").text
 """
 
 
@@ -49,11 +55,15 @@ def test_the_readmes_program_is_traced_with_nothing_but_the_wheel(
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True)
     subprocess.run([*uv, "pip", "install", "-q", "--python", python, wheel], check=True)
-    with serving(tmp_path, receiver, FLASK, PROGRAM + ROUTE, python) as server:
+    with serving(tmp_path, receiver, FLASK, PROGRAM + ROUTES, python) as server:
         assert server.get("/") == "hello"
         wait_until(lambda: "GET /" in names(receiver))
+        assert server.get("/call") == "hello"
         log = server.end(signal.SIGTERM)
     assert "Traceback" not in log
+    assert set(names(receiver)) == {"GET", "GET /", "GET /call"}
+    assert b"/?REDACTED" in b"".join(receiver.bodies())
+    assert b"marked" not in b"".join(receiver.bodies())
     command = [str(Path(python).with_name("traced-flask")), "--help"]
     assert "check" in subprocess.run(command, text=True, capture_output=True, check=True).stdout
 
@@ -61,7 +71,7 @@ def test_the_readmes_program_is_traced_with_nothing_but_the_wheel(
 def test_the_public_names_are_typed(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         PROGRAM
-        + ROUTE
+        + ROUTES
         + """
 import traced_flask
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
