@@ -584,6 +584,10 @@ def test_no_page_is_wider_than_a_narrow_screen_and_no_labels_touch(page: Any, fi
     for path in paths(filled).values():
         page.goto(filled + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        for row, table in page.locator(".traces thead tr").evaluate_all(
+            "all => all.map((one) => [one, one.closest('table')].map((each) => each.getBoundingClientRect().width))"
+        ):
+            assert row == 0 or table - row < 4, path
         labels = page.evaluate(
             """() => [...document.querySelectorAll('.plot > svg:nth-child(2)')].map((svg) =>
                 [...svg.querySelectorAll('text[data-time]')].map((text) => text.getBoundingClientRect())
