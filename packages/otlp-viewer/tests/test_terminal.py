@@ -63,12 +63,14 @@ def test_an_error_is_marked_with_its_exception_or_its_message() -> None:
         event(1, error=True, events=[raised], status_message="not this"),
         event(2, 1, error=True, status_message="timed out"),
         event(3, 1, error=False, events=[raised]),
+        event(4, 1, error=True, **{"app.shelf": 4}),
     )
-    first, second, third = text.splitlines()
+    first, second, third, fourth = text.splitlines()
     assert "✗ ValueError: no such feed" in first
     assert "not this" not in first
     assert "✗ timed out" in second
     assert "✗" not in third
+    assert fourth.endswith("✗  app.shelf=4")
 
 
 def test_a_missing_parent_is_said() -> None:

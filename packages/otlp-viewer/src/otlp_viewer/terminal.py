@@ -123,7 +123,7 @@ def _remarks(run: list[Node[SpanOutline]], details: Mapping[int, Details]) -> li
     about = details.get(node.span.row, Details([], node.span.status_message, []))
     pieces: list[Piece] = []
     if node.span.error:
-        pieces.append(("  ✗ " + visible(about.error, 120), "red"))
+        pieces.append((f"  ✗ {visible(about.error, 120)}".rstrip(), "red"))
     if node.note:
         pieces.append((f"  {node.note}", "yellow"))
     return pieces + about.attributes
