@@ -137,7 +137,8 @@ def _summed_up(snapshot: Snapshot, found: Sequence[tuple[Any, ...]]) -> list[Tra
             bool_or(child.parent IS NOT NULL AND above.span IS NULL), bool_or(above.time_ns >= child.time_ns),
             unnest(arg_min(
                 {{'name': child.name, 'service': child.service, 'parent': child.parent, 'route': child.route,
-                  'status': child.status, 'path': child.path, 'url': child.url}}, (child.parent IS NOT NULL, child.time_ns, child.row)))
+                  'status': child.status, 'path': child.path, 'url': child.url}},
+                (child.parent IS NOT NULL, child.time_ns, child.row)))
         FROM spans AS child LEFT JOIN spans AS above ON above.trace = child.trace AND above.span = child.parent
         GROUP BY child.trace
         """,
