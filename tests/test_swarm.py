@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import environment, free_ports
+from conftest import PROJECT, ROOT, environment, free_ports
 from containers import KEY, docker, engine  # noqa: F401
 from receiver import eventually
 
@@ -32,6 +33,13 @@ def swarm(engine: None) -> Iterator[None]:
 def up(stack: str) -> bool:
     replicas = docker("stack", "services", stack, "--format={{.Replicas}}").split()
     return bool(replicas) and all(each == "2/2" for each in replicas)
+
+
+def test_without_an_image_the_script_says_how_it_is_used() -> None:
+    script = ROOT / PROJECT / "deploy" / "swarm.py"
+    done = subprocess.run([sys.executable, script], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("Usage: docker compose --file compose.prod.yaml config --format json | ")
 
 
 @pytest.mark.docker

@@ -1,4 +1,4 @@
-"""Make the production Compose file one that Docker Swarm takes, which knows an older form of Compose files.
+"""Convert the production Compose file for Docker Swarm, which knows an older form of Compose files.
 
 docker compose --file compose.prod.yaml config --format json | python3 deploy/swarm.py IMAGE >stack.json
 docker stack deploy --compose-file stack.json NAME
@@ -25,6 +25,8 @@ NOT_FOR_SWARM = (
 
 def main() -> None:
     """Read the resolved file from standard input, and print the one for Swarm."""
+    if len(sys.argv) != 2 or sys.stdin.isatty():
+        sys.exit("Usage: docker compose --file compose.prod.yaml config --format json | python3 deploy/swarm.py IMAGE")
     image = sys.argv[1]
     given = json.load(sys.stdin)
     for service in given["services"].values():
@@ -39,7 +41,7 @@ def main() -> None:
         service["deploy"] = {
             "replicas": REPLICAS,
             "resources": {"limits": limits},
-            # A new replica answers before an old one stops; one that does not answer brings the old version back.
+            # A new replica must answer before an old one stops; otherwise Swarm rolls back.
             "update_config": {"order": "start-first", "failure_action": "rollback", "delay": "5s"},
         }
         if service.get("secrets") and not service["environment"].get("HONEYCOMB_API_KEY_FILE"):
