@@ -26,9 +26,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def viewer(port: int, *options: str) -> Iterator[str]:
+def viewer(port: int, *options: str, python: str = sys.executable) -> Iterator[str]:
     """The address of a viewer that runs."""
-    command = [sys.executable, "-m", "otlp_viewer", "--port", str(port), *options]
+    command = [python, "-m", "otlp_viewer", "--port", str(port), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace") as process:
         try:
             assert process.stdout
