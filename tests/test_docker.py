@@ -323,7 +323,7 @@ def test_a_person_has_what_they_need_inside_and_what_they_make_is_theirs(dev: St
     assert dev.inside("cat", "/proc/1/comm") == "tini"
     assert dev.inside("sudo", "id", "-u") == "0"
     assert " passed" in dev.inside("make", "test")
-    assert re.search(r"/activities/home +200 ", dev.inside("bin/traffic", "--seconds", "2"))
+    assert f"http://127.0.0.1:{dev.ports['PORT']} for 0 s" in dev.inside("bin/traffic", "--seconds", "0")
     assert "Nothing to be done" in dev.inside("make", "install")
     made = [path for path in dev.folder.rglob("*") if (path.lstat().st_uid, path.lstat().st_gid) != OWNER]
     assert made == []
