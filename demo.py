@@ -70,7 +70,7 @@ def check_ports() -> None:
                 print(f"Port {port} cannot be used: {error.strerror}.", file=sys.stderr)
                 others.append(f"{name}={int(port) % 60000 + 1000}")
     if others:
-        sys.exit(f"Choose another: make demo {' '.join(others)}")
+        sys.exit(f"Choose {'others' if len(others) > 1 else 'another'}: make demo {' '.join(others)}")
 
 
 def in_venv(program: str) -> str:

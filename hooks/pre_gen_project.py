@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Each answer as a line: name, whether it is text, and the answer in hexadecimal, so that it stays data whatever it is.
 ANSWERS = """
-{%- for name, answer in cookiecutter.items() if not name.startswith('_') %}
+{%- for name, answer in cookiecutter.items() if not name.startswith('_') or name == '__folder' %}
 {{ name }} {{ answer is string }} {{ (answer | string).encode('utf-8', 'surrogatepass').hex() }}
 {%- endfor %}
 """
@@ -117,6 +117,8 @@ def problems(answers: dict[str, str]) -> list[str]:
         value = answers[name]
         if wrong := ", and ".join(filter(None, (check(value) for check in checks))):
             found.append(f"  {name} {value[:80]!a} {wrong}. For example: {example}")
+    if not found and answers["__folder"] != answers["project"]:
+        found.append(f'  __folder must be the project. In a replay file: "__folder": "{answers["project"]}"')
     for name, choices in CHOICES.items():
         if answers[name] not in choices:
             found.append(f"  {name} {answers[name][:80]!a} is not one of: {', '.join(choices)}")

@@ -171,7 +171,7 @@ def test_every_problem_is_named_at_once(render: Callable[..., Path], capfd: pyte
 
 
 def test_an_example_in_a_refusal_is_a_good_answer(hook: ModuleType) -> None:
-    assert hook.problems({**answers(), **{name: example for name, example, _ in hook.CHECKS}}) == []
+    assert hook.problems(answers(**{name: example for name, example, _ in hook.CHECKS})) == []
 
 
 def test_the_hook_knows_the_choices_of_the_prompts(hook: ModuleType) -> None:

@@ -237,7 +237,7 @@ def test_a_replay_file_gives_the_same_project_and_follows_edits(
 
     def edit(answers: dict[str, str]) -> None:
         answers.update(description="edited", honeycomb_region="EU")
-        for name in [name for name in answers if name.startswith("_")]:
+        for name in [name for name in answers if name.startswith("_") and name != "__folder"]:
             del answers[name]  # a file with the answers alone
 
     edited = replay(tmp_path, edit)
@@ -273,6 +273,24 @@ def test_a_replay_file_with_a_wrong_answer_is_refused_by_name(
     assert "Traceback" not in done.stderr
     assert files(tmp_path / "new") == {}
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("folder", [None, "another"])
+def test_a_replay_file_with_another_folder_or_none_says_what_to_write(
+    command_line: Command, own_config: str, tmp_path: Path, folder: str | None
+) -> None:
+    assert command_line("--no-input", config=own_config).returncode == 0
+
+    def edit(answers: dict[str, str]) -> None:
+        del answers["__folder"]
+        if folder:
+            answers["__folder"] = folder
+
+    done = command_line("--replay-file", replay(tmp_path, edit), "--output-dir", "new", config=own_config)
+    assert done.returncode == 1
+    assert 'In a replay file: "__folder": "cruddur"' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files(tmp_path / "new") == {}
 
 
 @pytest.mark.parametrize("escaped", [r"\ud83d\ude80", r"\ud800"])
