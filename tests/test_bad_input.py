@@ -75,7 +75,9 @@ def service(
         log = tmp_path_factory.mktemp("logs") / "output"
         server = exits.enter_context(running(command, installed_project, log, **env))
         assert eventually(lambda: answers(f"http://127.0.0.1:{port}/api/health"), PATIENCE), server.output()
-        yield Service(server, port, receiver)
+        service = Service(server, port, receiver)
+        assert eventually(lambda: len(service.workers()) == 2, PATIENCE)  # the default of WEB_CONCURRENCY
+        yield service
 
 
 # Requests of all kinds, most of them bad ones.
