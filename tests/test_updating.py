@@ -95,7 +95,8 @@ def older_template(template: Path, tmp_path: Path) -> Callable[[str], Path]:
         if not (commit := commit_of(version)):
             pytest.skip(f"this clone does not reach back to {version}: git fetch --unshallow")
         repository = tmp_path / "a template"
-        with tarfile.open(fileobj=io.BytesIO(git("archive", commit, "cookiecutter.json", "hooks", PROJECT))) as packed:
+        parts = ("cookiecutter.json", "hooks", "{{cookiecutter.*")  # the folder's name differs from release to release
+        with tarfile.open(fileobj=io.BytesIO(git("archive", commit, *parts))) as packed:
             packed.extractall(repository, filter="data")
         git("init", "--quiet", str(repository))
         commit_all(repository, "older")
