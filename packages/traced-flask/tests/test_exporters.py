@@ -164,8 +164,12 @@ trace.set_tracer_provider(provider)
 """
 
 
-def environment(**more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **more}
+def run(body: str, receiver: Receiver, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run PROGRAM and what follows it in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM + body]
+    environ = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
+    environ |= more
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("status", [200, 401])
@@ -180,13 +184,7 @@ for number in range(5):
 with trace.get_tracer("a").start_as_current_span("last"):
     pass
 """
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM + body],
-        env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(body, receiver)
     assert done.returncode == 0, done.stderr
     assert names(receiver)[-1] == "last"
     assert "Traceback" not in done.stderr
@@ -214,13 +212,7 @@ process.join()
     answers = []
     for status in (200, 503):
         receiver.answer = answering(status)
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM + body],
-            env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = run(body, receiver)
         answers.append(done.stdout.strip())
     assert answers == ["True True", "False False"], done.stderr
     assert {received.path for received in receiver.received[:2]} == {"/v1/traces", "/v1/logs"}
@@ -229,8 +221,7 @@ process.join()
 def test_a_program_whose_first_batch_is_its_last_delivers_it(receiver: Receiver) -> None:
     """Since Python 3.12 the thread that sends it can no longer be started."""
     body = "with trace.get_tracer('a').start_as_current_span('only'):\n    pass\n"
-    environ = environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_BSP_SCHEDULE_DELAY="60000")
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", PROGRAM + body], env=environ, capture_output=True, timeout=60)
+    done = run(body, receiver, OTEL_BSP_SCHEDULE_DELAY="60000")
     assert (done.returncode, names(receiver)) == (0, ["only"])
     assert time.monotonic() - began < 20

@@ -175,7 +175,6 @@ class SpanOutline:
     route: str | None = None
     status: Value = None
     """Its HTTP response status code."""
-    method: str | None = None
     path: str | None = None
     url: str | None = None
     event_times_ns: Sequence[int] = ()

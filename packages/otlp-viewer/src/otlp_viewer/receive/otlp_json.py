@@ -2,7 +2,8 @@
 
 JSON comes from programs that write it themselves, so what can be understood is: ids in hex of either case, names in
 camelCase or snake_case, enums as names or numbers, 64-bit numbers as text or not. A number beyond its type becomes the
-nearest one, half of a surrogate pair U+FFFD. An attribute that cannot be read is left out. https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
+nearest one, half of a surrogate pair U+FFFD. An attribute that cannot be read is left out.
+https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
 
 import base64

@@ -3,7 +3,8 @@
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
 
 from otlp_viewer import tree
 from otlp_viewer.model import (
@@ -25,10 +26,13 @@ from otlp_viewer.query.parse import parse, types
 from otlp_viewer.query.types import Answer, Box, Comparison, Query, TooExpensive
 from otlp_viewer.store import logs, summaries, traces
 from otlp_viewer.store.database import MEGABYTE
+from otlp_viewer.store.snapshot import Snapshot
 from otlp_viewer.store.writer import Writer
 
 MEMORY = 512 * MEGABYTE
 LONGEST_WAIT = 10.0  # seconds
+
+T = TypeVar("T")
 
 
 class Store(Writer):
@@ -147,12 +151,7 @@ class Store(Writer):
 
     def spans(self, rows: Sequence[int]) -> Iterator[Span]:
         """Yield the spans of these rows that are stored, in this order, read some at a time."""
-        with self._snapshot() as snapshot:
-            portions = snapshot.portions(rows)
-        for portion in portions:
-            with self._snapshot() as snapshot:
-                found = traces.spans(snapshot, portion)
-            yield from found
+        return self._in_portions("spans", lambda snapshot: rows, traces.spans)
 
     def span(self, trace_id: str, span_id: str, row: int = 0) -> Span | None:
         """Return all of one span; `row` says which, where several have its id."""
@@ -171,13 +170,18 @@ class Store(Writer):
 
     def logs_of(self, trace_id: str) -> Iterator[Log]:
         """Yield the log records of a trace, by time, read some at a time."""
-        if not self.counts()[1]:
-            return
-        with self._snapshot("logs") as snapshot:
-            portions = snapshot.portions(logs.of_trace(snapshot, trace_id))
+        if self.counts()[1]:
+            yield from self._in_portions("logs", lambda snapshot: logs.of_trace(snapshot, trace_id), logs.logs)
+
+    def _in_portions(
+        self, signal: str, rows: Callable[[Snapshot], Sequence[int]], read: Callable[[Snapshot, Sequence[int]], list[T]]
+    ) -> Iterator[T]:
+        """Yield what `read` makes of some rows, a portion at a time, so that only one is in memory."""
+        with self._snapshot(signal) as snapshot:
+            portions = snapshot.portions(rows(snapshot))
         for portion in portions:
-            with self._snapshot("logs") as snapshot:
-                found = logs.logs(snapshot, portion)
+            with self._snapshot(signal) as snapshot:
+                found = read(snapshot, portion)
             yield from found
 
     def logs(self, limit: int, narrow: LogFilter = ALL_LOGS, offset: int = 0) -> list[Log]:

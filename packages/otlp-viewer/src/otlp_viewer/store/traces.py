@@ -17,7 +17,6 @@ SMALL = 40_000  # bytes of a span
 COLUMNS = "s.row, s.record, o.service, o.resource, o.scope"
 OUTLINE = FIELDS | {
     "message": "status_message",
-    "method": "http.request.method",
 }
 
 
@@ -26,11 +25,11 @@ def outline(snapshot: Snapshot, trace_id: str) -> Outline | None:
     types = snapshot.columns.get(OUTLINE["status"], frozenset())
     rows = snapshot.rows(
         "SELECT row, span, parent, name, service, kind, time_ns, duration, error, coalesce(message, ''), route, status,"
-        f" method, path, url, event_times FROM ({snapshot.source(OUTLINE, ('event_times',))}) WHERE trace = $trace_id"
+        f" path, url, event_times FROM ({snapshot.source(OUTLINE, ('event_times',))}) WHERE trace = $trace_id"
         " ORDER BY parent IS NOT NULL, time_ns, row",
         {"trace_id": trace_id},
     )
-    made: list[tuple[Any, ...]] = [(*row[:11], from_text(row[11], types), *row[12:15], row[15] or ()) for row in rows]
+    made: list[tuple[Any, ...]] = [(*row[:11], from_text(row[11], types), *row[12:14], row[14] or ()) for row in rows]
     spans = [SpanOutline(*one) for one in made]
     return Outline(_summed_up(trace_id, spans), spans) if spans else None
 

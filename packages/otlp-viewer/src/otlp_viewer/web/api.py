@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, Log, Span, TraceSummary
+from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, Log, Span, TraceSummary, column_name
 from otlp_viewer.query.types import Answer, Comparison
 
 Json = dict[str, Any]
@@ -79,8 +79,9 @@ def _wide(fields: Json, one: Span | Log, reserved: Collection[str]) -> Json:
     beside = {**one.resource, **one.scope.attributes, **one.attributes}
     if "service.name" not in one.scope.attributes and "service.name" not in one.attributes:
         beside.pop("service.name", None)  # it is a field
-    for name in [name for name in beside if name in fields or name in reserved]:
-        beside[f"attributes.{name}"] = beside.pop(name)
+    names = {*reserved, *fields}
+    for name in [name for name in beside if name in names]:
+        beside[column_name(name, names)] = beside.pop(name)
     return fields | beside
 
 
