@@ -52,10 +52,10 @@ def next_steps(start: Path, folder: Path) -> str:
     quoted = subprocess.list2cmdline([path]) if os.name == "nt" else shlex.quote(path)
     port = os.environ.get("PORT") or "4567"
     route = "hello" if EXAMPLE == "none" else "activities/home"
-    commands = [f"cd {quoted}", "make run", f"curl http://127.0.0.1:{port}/api/{route}   # in another terminal"]
+    commands = [f"cd {quoted}", "make run", f"curl http://127.0.0.1:{port}/api/{route}"]
     if LOCAL_VIEWER == "jaeger":
         commands.insert(1, "docker compose up --detach viewer")
-    return "\n".join(["", *commands])
+    return "\n".join(["", *commands, "", "Type the last command in another terminal."])
 
 
 def main() -> None:
