@@ -9,13 +9,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-OURS = ("OTEL_", "HONEYCOMB_", "VIEWER_", "FLASK_", "CORS_", "SAMPLE_", "TRUST_")
-for name in [name for name in os.environ if name.startswith(OURS)]:
+PREFIXES = ("OTEL_", "HONEYCOMB_", "VIEWER_", "FLASK_", "CORS_", "SAMPLE_", "TRUST_")
+for name in [name for name in os.environ if name.startswith(PREFIXES)]:
     del os.environ[name]
 os.environ.update(dict.fromkeys(("OTEL_TRACES_EXPORTER", "OTEL_LOGS_EXPORTER", "OTEL_METRICS_EXPORTER"), "none"))
 os.environ.update(NO_PROXY="*", no_proxy="*")
 
-from backend.app import create_app  # noqa: E402  reads the environment when it is imported
+from backend.app import create_app  # noqa: E402  reads the environment at import
 
 
 @pytest.fixture

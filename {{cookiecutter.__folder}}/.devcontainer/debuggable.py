@@ -1,6 +1,6 @@
-"""`flask` with a debugger that an editor can attach to on port 5678. It costs nothing until one does.
+"""Run `flask` with a debugger listening on port 5678. It adds no overhead until an editor attaches.
 
-The reloader starts the process that serves again after each edit; that process listens.
+The reloader restarts the serving process after each edit. Only that process listens.
 """
 
 import os
@@ -13,7 +13,7 @@ import debugpy
 from flask.cli import main
 
 if os.environ.get("WERKZEUG_RUN_MAIN") == "true":
-    for _ in range(20):  # the previous process may still have the port
+    for _ in range(20):  # the previous process may still hold the port
         with suppress(RuntimeError):
             debugpy.listen(("0.0.0.0", 5678))  # noqa: S104
             break

@@ -1,4 +1,4 @@
-"""A first route. Put your own beside it, and add their blueprints to app.py."""
+"""A first route. Add your own next to it, and list their blueprints in app.py."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""Convert the production Compose file for Docker Swarm, which knows an older form of Compose files.
+"""Convert the production Compose file for Docker Swarm, which reads an older Compose format.
 
 docker compose --file compose.prod.yaml config --format json | python3 deploy/swarm.py IMAGE >stack.json
 docker stack deploy --compose-file stack.json NAME
 
-IMAGE is one that every node has or can pull. Swarm publishes ports on every address of every node: keep others off
-with a firewall.
+Every node must have IMAGE or be able to pull it. Swarm publishes ports on every address of every node: restrict
+access with a firewall.
 """
 
 import json
 import sys
 
 REPLICAS = 2
-NOT_FOR_SWARM = (
+UNSUPPORTED = (
     "build",
     "depends_on",
     "extra_hosts",
@@ -24,15 +24,15 @@ NOT_FOR_SWARM = (
 
 
 def main() -> None:
-    """Read the resolved file from standard input, and print the one for Swarm."""
+    """Read the resolved Compose file from standard input and print the Swarm version."""
     if len(sys.argv) != 2 or sys.stdin.isatty():
         sys.exit("Usage: docker compose --file compose.prod.yaml config --format json | python3 deploy/swarm.py IMAGE")
     image = sys.argv[1]
-    given = json.load(sys.stdin)
-    for service in given["services"].values():
+    compose = json.load(sys.stdin)
+    for service in compose["services"].values():
         service["image"] = image
         limits = {"memory": str(service.get("mem_limit", "512m")), "pids": service.get("pids_limit", 128)}
-        for name in [each for each in service if each in NOT_FOR_SWARM or service[each] is None]:
+        for name in [name for name in service if name in UNSUPPORTED or service[name] is None]:
             del service[name]
         service["environment"] = {name: value for name, value in service["environment"].items() if value is not None}
         service["ports"] = [
@@ -46,8 +46,8 @@ def main() -> None:
         }
         if service.get("secrets") and not service["environment"].get("HONEYCOMB_API_KEY_FILE"):
             del service["secrets"]
-    used = any(service.get("secrets") for service in given["services"].values())
-    stack = {"version": "3.12", "services": given["services"], "secrets": given.get("secrets", {}) if used else {}}
+    used = any(service.get("secrets") for service in compose["services"].values())
+    stack = {"version": "3.12", "services": compose["services"], "secrets": compose.get("secrets", {}) if used else {}}
     for secret in stack["secrets"].values():
         secret.pop("name", None)
     json.dump(stack, sys.stdout, indent=2)

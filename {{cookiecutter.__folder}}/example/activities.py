@@ -26,14 +26,14 @@ POSTS = (
 
 @blueprint.record
 def configure(state: BlueprintSetupState) -> None:
-    """PROFILES_URL is the address of the profiles service. Without it, profiles are looked up in this process."""
+    """Read PROFILES_URL, the address of the profiles service. Without it, this process looks up profiles."""
     state.app.config.setdefault("PROFILES_URL", os.environ.get("PROFILES_URL") or None)
     if state.app.debug:
         state.app.register_blueprint(examples.blueprint)
 
 
 def mock_activities(now: datetime) -> list[Activity]:
-    """What a database would return: newest last, with times in ISO 8601."""
+    """Return what a database would: newest last, with times in ISO 8601."""
     return [
         {
             "uuid": uuid,
@@ -47,7 +47,7 @@ def mock_activities(now: datetime) -> list[Activity]:
 
 
 def with_profiles(activities: list[Activity]) -> list[Activity]:
-    """The same activities, each with its author's `profile`, or None where there is none."""
+    """Return the activities, each with its author's `profile` (None if there is none)."""
     profiles = profile_lookup.find({activity["handle"] for activity in activities}, current_app.config["PROFILES_URL"])
     return [{**activity, "profile": profiles.get(activity["handle"])} for activity in activities]
 
@@ -63,14 +63,14 @@ def home() -> list[Activity]:
 
 
 @blueprint.get("/@<handle>")
-def of_user(handle: str) -> list[Activity]:
+def user(handle: str) -> list[Activity]:
     with tracer.start_as_current_span("user-activities-mock-data") as span:
         span.set_attribute("app.handle", handle)
         now = datetime.now(UTC).astimezone()
         activities = [activity for activity in mock_activities(now) if activity["handle"] == handle]
         span.set_attribute("app.result_length", len(activities))
         activities = with_profiles(activities) if activities else []
-    # Outside the span, which an exception would mark as an error.
+    # Outside the span, because an exception would mark it as an error.
     if not activities:
-        abort(404, description=f"There is no user {handle!r} with activities")
+        abort(404, description=f"User {handle!r} has no activities")
     return activities

@@ -1,4 +1,4 @@
-"""Two routes to look at in a trace, one slow and one failing. They exist only in debug mode."""
+"""Two routes with interesting traces: one slow, one failing. They exist only in debug mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ tracer = trace.get_tracer(__name__)
 
 @blueprint.get("/slow")
 def slow() -> dict[str, float]:
-    """Take 0.2 to 0.8 s, all of it in one place."""
+    """Spend 0.2 to 0.8 s in one span."""
     with tracer.start_as_current_span("read-every-row") as span:
         rows = random.randint(2_000, 8_000)
         span.set_attribute("app.rows", rows)

@@ -1,4 +1,4 @@
-"""The example: what it returns, what it traces, and what happens without the profiles service."""
+"""Tests of the example: its responses, its traces, and how it works without the profiles service."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def serve() -> Iterator[Any]:
         thread.join()
 
 
-def answering(status: int, body: str) -> BaseWSGIServer:
+def server_returning(status: int, body: str) -> BaseWSGIServer:
     return make_server("127.0.0.1", 0, Response(body, status))
 
 
 def test_home_lists_activities_with_their_authors_profiles(client: FlaskClient) -> None:
-    answer = client.get(HOME)
-    assert answer.status_code == 200
-    assert [activity["handle"] for activity in answer.json] == ["andrew", "worf", "garak"]
-    assert answer.json[0]["profile"] == ANDREW
-    assert all(datetime.fromisoformat(activity["created_at"]).tzinfo for activity in answer.json)
+    response = client.get(HOME)
+    assert response.status_code == 200
+    assert [activity["handle"] for activity in response.json] == ["andrew", "worf", "garak"]
+    assert response.json[0]["profile"] == ANDREW
+    assert all(datetime.fromisoformat(activity["created_at"]).tzinfo for activity in response.json)
 
 
-def test_home_is_traced_down_to_its_work(client: FlaskClient, spans: Any) -> None:
+def test_home_and_its_work_are_traced(client: FlaskClient, spans: Any) -> None:
     client.get(HOME)
     request, work = spans.named(f"GET {HOME}"), spans.named(WORK)
     assert (request.kind, request.parent) == (SpanKind.SERVER, None)
@@ -74,16 +74,16 @@ def test_home_is_traced_down_to_its_work(client: FlaskClient, spans: Any) -> Non
 
 
 def test_a_user_has_only_their_own_activities(client: FlaskClient, spans: Any) -> None:
-    answer = client.get("/api/activities/@andrew")
-    assert [(activity["handle"], activity["profile"]) for activity in answer.json] == [("andrew", ANDREW)]
+    response = client.get("/api/activities/@andrew")
+    assert [(activity["handle"], activity["profile"]) for activity in response.json] == [("andrew", ANDREW)]
     assert spans.named("user-activities-mock-data").attributes["app.handle"] == "andrew"
     assert spans.named("GET /api/activities/@<handle>").status.status_code is StatusCode.UNSET
-    assert client.get("/api/activities/@nobody").json["error"] == "There is no user 'nobody' with activities"
+    assert client.get("/api/activities/@nobody").json["error"] == "User 'nobody' has no activities"
 
 
-def test_one_trace_crosses_to_the_profiles_service(serve: Any, spans: Any) -> None:
-    answer = client_with(serve(make_server("127.0.0.1", 0, create_profiles_app()))).get(HOME)
-    assert answer.json[1]["profile"]["name"] == "Worf"
+def test_a_trace_continues_in_the_profiles_service(serve: Any, spans: Any) -> None:
+    response = client_with(serve(make_server("127.0.0.1", 0, create_profiles_app()))).get(HOME)
+    assert response.json[1]["profile"]["name"] == "Worf"
     work, call, remote = spans.named(WORK), spans.named("GET"), spans.named("GET /api/profiles/<handles>")
     assert is_child(call, work)
     assert is_child(remote, call)
@@ -99,13 +99,13 @@ def test_one_trace_crosses_to_the_profiles_service(serve: Any, spans: Any) -> No
         (200, '{"andrew": null}', "bad address or answer"),
     ],
 )
-def test_a_bad_answer_gives_a_feed_without_profiles(
+def test_a_bad_response_gives_a_feed_without_profiles(
     serve: Any, spans: Any, caplog: pytest.LogCaptureFixture, status: int, body: str, reason: str
 ) -> None:
-    answer = client_with(serve(answering(status, body))).get(HOME)
-    assert [activity["profile"] for activity in answer.json] == [None, None, None]
+    response = client_with(serve(server_returning(status, body))).get(HOME)
+    assert [activity["profile"] for activity in response.json] == [None, None, None]
     assert spans.named(WORK).attributes["app.profiles_missing"] == reason
-    assert "Answering without profiles" in caplog.text
+    assert "Responding without profiles" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_a_bad_answer_gives_a_feed_without_profiles(
     [("http://127.0.0.1:9", "no connection"), ("profiles:4568", "bad address or answer")],
 )
 def test_a_service_that_cannot_be_reached_gives_a_feed_without_profiles(spans: Any, url: str, reason: str) -> None:
-    answer = client_with(url).get(HOME)
-    assert (answer.status_code, answer.json[0]["profile"]) == (200, None)
+    response = client_with(url).get(HOME)
+    assert (response.status_code, response.json[0]["profile"]) == (200, None)
     assert spans.named(WORK).attributes["app.profiles_missing"] == reason
 
 
-def test_a_slow_service_is_not_waited_for(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_service_times_out(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_lookup, "TIMEOUT", 0.1)
-    silent = answering(200, "{}")  # it accepts connections and never responds
+    silent = server_returning(200, "{}")  # it accepts connections and never responds
     client_with(f"http://127.0.0.1:{silent.server_port}").get(HOME)
     silent.server_close()
     assert spans.named(WORK).attributes["app.profiles_missing"] == "timeout"
@@ -128,6 +128,6 @@ def test_a_slow_service_is_not_waited_for(spans: Any, monkeypatch: pytest.Monkey
 
 def test_the_slow_and_failing_routes_exist_only_in_debug_mode(client: FlaskClient, spans: Any) -> None:
     assert client.get("/api/examples/failing").status_code == 404
-    answer = create_app({"DEBUG": True}).test_client().get("/api/examples/failing")
-    assert (answer.status_code, "ZeroDivisionError" in "".join(answer.json["traceback"])) == (500, True)
+    response = create_app({"DEBUG": True}).test_client().get("/api/examples/failing")
+    assert (response.status_code, "ZeroDivisionError" in "".join(response.json["traceback"])) == (500, True)
     assert spans.named("divide-by-likes").status.status_code is StatusCode.ERROR

@@ -1,4 +1,4 @@
-"""What the application does with any route: health, errors, browsers."""
+"""Tests of what every route shares: health, errors, browsers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def app(app: Flask) -> Flask:
     def fails() -> str:
         raise RuntimeError("the password is s3cret")
 
-    @app.get("/refuses")
-    def refuses() -> str:
+    @app.get("/unavailable")
+    def unavailable() -> str:
         abort(503, description="Later, please")
 
     return app
 
 
 @pytest.mark.parametrize("path", ["/api/health", "/api/health?deep=1"])
-def test_health_answers_its_version_and_is_never_traced(client: FlaskClient, spans: Any, path: str) -> None:
-    answer = client.get(path)
-    assert (answer.status_code, answer.json["status"]) == (200, "ok")
-    assert re.fullmatch(r"\d+\.\d+\.\d+", answer.json["version"])
+def test_health_returns_its_version_and_is_never_traced(client: FlaskClient, spans: Any, path: str) -> None:
+    response = client.get(path)
+    assert (response.status_code, response.json["status"]) == (200, "ok")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", response.json["version"])
     assert spans.all() == []
 
 
@@ -44,27 +44,27 @@ def test_only_the_health_route_is_not_traced(client: FlaskClient, spans: Any, pa
     assert [span.kind for span in spans.all()] == [SpanKind.SERVER]
 
 
-def test_a_missing_page_is_json_with_its_trace(client: FlaskClient, spans: Any) -> None:
-    answer = client.get("/nowhere")
-    assert (answer.status_code, answer.content_type) == (404, "application/json")
+def test_a_missing_page_returns_json_with_its_trace_id(client: FlaskClient, spans: Any) -> None:
+    response = client.get("/nowhere")
+    assert (response.status_code, response.content_type) == (404, "application/json")
     (request,) = spans.all()
-    assert answer.json["trace_id"] == trace.format_trace_id(request.context.trace_id)
+    assert response.json["trace_id"] == trace.format_trace_id(request.context.trace_id)
 
 
-def test_an_http_error_is_json_with_its_reason_and_headers(client: FlaskClient, spans: Any) -> None:
-    assert client.get("/refuses").json["error"] == "Later, please"
-    answer = client.post("/refuses")
-    assert (answer.status_code, answer.content_type) == (405, "application/json")
-    assert "GET" in answer.headers["Allow"]
+def test_an_http_error_returns_json_with_its_reason_and_headers(client: FlaskClient, spans: Any) -> None:
+    assert client.get("/unavailable").json["error"] == "Later, please"
+    response = client.post("/unavailable")
+    assert (response.status_code, response.content_type) == (405, "application/json")
+    assert "GET" in response.headers["Allow"]
 
 
-def test_an_exception_is_json_without_its_message(
+def test_an_exception_returns_json_without_its_message(
     client: FlaskClient, spans: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = client.get("/fails")
+    response = client.get("/fails")
     request = spans.named("GET /fails")
-    assert (answer.status_code, answer.content_type) == (500, "application/json")
-    assert answer.json == {
+    assert (response.status_code, response.content_type) == (500, "application/json")
+    assert response.json == {
         "error": "Internal Server Error",
         "trace_id": trace.format_trace_id(request.context.trace_id),
     }
@@ -81,22 +81,22 @@ def test_an_exception_shows_its_traceback_in_debug_mode(spans: Any) -> None:
 
 def test_a_listed_origin_may_read_responses_and_start_traces(spans: Any) -> None:
     client = create_app({"CORS_ORIGINS": f"http://[::1]:3000, {ORIGIN},"}).test_client()
-    answer = client.get("/nowhere", headers={"Origin": ORIGIN})
-    assert answer.headers[ALLOWED] == answer.headers["Timing-Allow-Origin"] == ORIGIN
-    assert {"traceresponse", "server-timing"} <= {*answer.headers["Access-Control-Expose-Headers"].split(", ")}
-    question = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "traceparent, tracestate"}
-    answer = client.options("/nowhere", headers={"Origin": ORIGIN, **question})
-    assert {"traceparent", "tracestate"} <= {*answer.headers["Access-Control-Allow-Headers"].split(", ")}
+    response = client.get("/nowhere", headers={"Origin": ORIGIN})
+    assert response.headers[ALLOWED] == response.headers["Timing-Allow-Origin"] == ORIGIN
+    assert {"traceresponse", "server-timing"} <= {*response.headers["Access-Control-Expose-Headers"].split(", ")}
+    preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "traceparent, tracestate"}
+    response = client.options("/nowhere", headers={"Origin": ORIGIN, **preflight})
+    assert {"traceparent", "tracestate"} <= {*response.headers["Access-Control-Allow-Headers"].split(", ")}
     assert client.get("/nowhere", headers={"Origin": "http://[::1]:3000"}).headers[ALLOWED] == "http://[::1]:3000"
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", f"{ORIGIN}1", f"{ORIGIN}.evil.example", "null"])
 def test_another_origin_is_refused(spans: Any, origin: str) -> None:
-    answer = create_app({"CORS_ORIGINS": ORIGIN}).test_client().get("/nowhere", headers={"Origin": origin})
-    assert not [name for name in answer.headers.keys() if "Allow" in name]  # noqa: SIM118
+    response = create_app({"CORS_ORIGINS": ORIGIN}).test_client().get("/nowhere", headers={"Origin": origin})
+    assert not [name for name in response.headers.keys() if "Allow" in name]  # noqa: SIM118
 
 
-@pytest.mark.parametrize("listed", ["app.example.com", "https://a.example/", "null", "https://*.example.com"])
-def test_an_invalid_origin_is_named(spans: Any, listed: str) -> None:
+@pytest.mark.parametrize("origins", ["app.example.com", "https://a.example/", "null", "https://*.example.com"])
+def test_an_error_names_an_invalid_origin(spans: Any, origins: str) -> None:
     with pytest.raises(ValueError, match="CORS_ORIGINS"):
-        create_app({"CORS_ORIGINS": listed})
+        create_app({"CORS_ORIGINS": origins})

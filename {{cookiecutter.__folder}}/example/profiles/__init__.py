@@ -1,1 +1,1 @@
-"""The profiles service, which makes a trace cross a network."""
+"""The profiles service: a second service, so that traces cross a network."""

@@ -1,4 +1,4 @@
-"""The profiles service: a Flask application of its own, which imports nothing from the backend."""
+"""The profiles service: a separate Flask application that imports nothing from the backend."""
 
 import logging
 import os
@@ -29,8 +29,8 @@ def set_up_telemetry() -> None:
     os.environ["HONEYCOMB_API_ENDPOINT"] = endpoint
     traced_flask.log_to_stderr()
     environment = "development" if get_debug_flag() else "production"
-    about = {"service.name": "profiles", "service.version": PYPROJECT["project"]["version"]}
-    resource = Resource.create({**about, "deployment.environment.name": environment})
+    service = {"service.name": "profiles", "service.version": PYPROJECT["project"]["version"]}
+    resource = Resource.create({**service, "deployment.environment.name": environment})
     tracer_provider = TracerProvider(resource=resource, sampler=traced_flask.sampler())
     tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(tracer_provider)
@@ -41,7 +41,7 @@ def set_up_telemetry() -> None:
 
 
 def create_app() -> Flask:
-    """Create the application: `GET /api/profiles/<handles>` (separated by commas) returns profiles by handle."""
+    """Create the application: `GET /api/profiles/<handles>` (comma-separated) returns profiles by handle."""
     app = Flask(__name__)
     if not isinstance(trace.get_tracer_provider(), TracerProvider):  # in tests, the backend has set one
         set_up_telemetry()

@@ -1,4 +1,4 @@
-"""The people and their profiles, instead of a database."""
+"""People and their profiles, in place of a database."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PEOPLE = {
 
 
 def find(handles: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The profiles of `handles`, by handle. A handle without a profile is left out."""
+    """Return the profiles of `handles` by handle, without handles that have none."""
     with tracer.start_as_current_span("find-profiles-mock-data") as span:
-        wanted = set(handles)
-        found = {handle: profile for handle, profile in PEOPLE.items() if handle in wanted}
-        span.set_attribute("app.handles_length", len(wanted))
-        span.set_attribute("app.result_length", len(found))
-        return found
+        unique = set(handles)
+        profiles = {handle: profile for handle, profile in PEOPLE.items() if handle in unique}
+        span.set_attribute("app.handles_length", len(unique))
+        span.set_attribute("app.result_length", len(profiles))
+        return profiles
