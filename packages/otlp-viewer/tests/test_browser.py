@@ -460,6 +460,27 @@ def test_a_click_fetches_the_span_alone_and_the_last_click_wins(
     assert len([url for url in asked if "/spans/" in url]) <= 2
 
 
+def test_a_span_on_which_the_mouse_or_the_cursor_rests_is_fetched_before_it_is_chosen(
+    page: Any, filled: str, unusual: dict[str, str]
+) -> None:
+    page.goto(f"{filled}/traces/{unusual['large']}")
+    with page.expect_response("**/spans/*"):
+        page.locator("#row-3").hover()
+    with page.expect_response("**/spans/*"):
+        page.locator("#tree").focus()
+        page.keyboard.press("ArrowDown")
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    page.keyboard.press("Enter")
+    has_count(page.locator("#row-1.chosen"), 1)
+    first = page.evaluate("location.search")
+    page.locator("#row-3").click()
+    page.wait_for_function("(before) => location.search !== before", arg=first)
+    copied = page.locator("#span .copy").first.get_attribute("data-copy")
+    assert page.url.endswith(f"span={copied}")
+    assert [url for url in asked if "/spans/" in url] == []
+
+
 def test_clocks_that_differ_and_work_that_outlasts_its_parent_are_said(
     page: Any, filled: str, unusual: dict[str, str]
 ) -> None:

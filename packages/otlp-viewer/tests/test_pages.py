@@ -588,6 +588,23 @@ def test_the_logs_of_a_span_are_shown_however_many_its_trace_has(client: FlaskCl
     assert "log-905" in page(client, f"/logs?trace_id={TRACE}&severity=17").text
 
 
+def test_the_details_of_a_span_have_what_came_since_its_trace_was_opened(client: FlaskClient, store: Store) -> None:
+    add(store, [span(1), span(2, 1)])
+    address = f"/traces/{TRACE}"
+    for _ in range(2):
+        assert page(client, address).text.count("log-") == 0
+        assert "follow up" not in page(client, f"{address}/spans/{2:016x}").text
+    add_logs(store, [log(7, **{"trace.trace_id": TRACE, "trace.span_id": f"{2:016x}"})])
+    assert "log-7" in page(client, f"{address}/spans/{2:016x}").text
+    page(client, address)
+    assert "log-7" in page(client, f"{address}/spans/{2:016x}").text
+    assert "log-7" not in page(client, f"{address}/spans/{1:016x}").text
+    link = {"trace_id": TRACE, "span_id": f"{2:016x}", "attributes": {}}
+    add(store, [span(3, name="follow up", links=[link], **{"trace.trace_id": "ef" * 16})])
+    assert "follow up" in page(client, f"{address}/spans/{2:016x}").text
+    assert "follow up" not in page(client, f"{address}/spans/{1:016x}").text
+
+
 def test_a_trace_that_is_not_in_memory_is_a_page_that_says_so(client: FlaskClient, store: Store) -> None:
     for trace_id in (OTHER, "xyz", "%00", "ab" * 20):
         assert "No trace with this ID" in page(client, f"/traces/{trace_id}", 404).text

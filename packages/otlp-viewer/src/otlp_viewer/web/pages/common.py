@@ -26,10 +26,20 @@ TICK = 2
 """Seconds after which a page about a relative range is made again, though nothing came."""
 
 
+MOST_RECENT = 16
+
+
 @dataclass(frozen=True)
 class Site:
     store: Store
     colors: Colors = field(default_factory=Colors)
+    recent: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    """Answers about the last few traces, by question, trace and version of the store."""
+
+    def remember(self, key: tuple[object, ...], answer: Any) -> None:
+        while len(self.recent) >= MOST_RECENT:
+            self.recent.pop(next(iter(self.recent), ()), None)
+        self.recent[key] = answer
 
 
 def unless_same(site: Site, make: Callable[[], str], moving: bool = False) -> Response:

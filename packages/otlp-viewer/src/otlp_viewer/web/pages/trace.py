@@ -11,9 +11,10 @@ from flask import Blueprint, Response, abort, jsonify, render_template, request
 from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
-from otlp_viewer.model import LogFilter, Outline, Span
+from otlp_viewer.messages import Log, Span
+from otlp_viewer.model import LogFilter, Outline, SpanReference
 from otlp_viewer.query.types import Invalid
-from otlp_viewer.web import api, waterfall
+from otlp_viewer.web import waterfall, wide
 from otlp_viewer.web.pages import common
 from otlp_viewer.web.pages.common import Json, Site, parameter, unless_same, whole
 from otlp_viewer.web.waterfall import Waterfall
@@ -58,6 +59,7 @@ def _laid_out(site: Site, trace_id: str) -> tuple[Outline, Waterfall, list[str]]
 
 def _log_marks(site: Site, trace_id: str) -> dict[str, tuple[int, int]]:
     """Return the number of logs, and the highest severity number, of the trace's spans that have any."""
+    key = ("logs", trace_id, site.store.version)
     specification = {
         "calculations": [{"op": "COUNT"}, {"op": "MAX", "column": "severity_number"}],
         "breakdowns": ["trace.span_id"],
@@ -68,7 +70,28 @@ def _log_marks(site: Site, trace_id: str) -> dict[str, tuple[int, int]]:
         groups = site.store.query(replace(query, limit=MOST_MARKS, granularity=query.end - query.start)).groups
     except Invalid:
         return {}
-    return {str(one.key[0]): (int(one.values[0] or 0), int(one.values[1] or 0)) for one in groups}
+    marks = {str(one.key[0]): (int(one.values[0] or 0), int(one.values[1] or 0)) for one in groups}
+    if len(marks) < MOST_MARKS:
+        site.remember(key, marks)
+    return marks
+
+
+def _span_logs(site: Site, span: Span) -> list[Log]:
+    """Return a span's newest logs. Whether it has any is known while nothing has come since its trace was shown."""
+    marks = site.recent.get(("logs", span.trace_id, site.store.version))
+    if marks is not None and span.span_id not in marks:
+        return []
+    return site.store.logs(MOST_SPAN_LOGS + 1, LogFilter(trace_id=span.trace_id, span_id=span.span_id))
+
+
+def _links_to(site: Site, trace_id: str) -> list[tuple[SpanReference, str]]:
+    """Return the links to a trace, which every span's details need: the store is asked once until something comes."""
+    key = ("links", trace_id, site.store.version)
+    found: list[tuple[SpanReference, str]] | None = site.recent.get(key)
+    if found is None:
+        found = site.store.links_to(trace_id)
+        site.remember(key, found)
+    return found
 
 
 def _span(site: Site, trace_id: str, key: str) -> Span | None:
@@ -102,7 +125,7 @@ def _page(site: Site, trace_id: str) -> str:
         more_logs=len(logs) > MOST_LOGS,
         live=not summary.complete or fresh,
         honeycomb=_honeycomb(site, summary.services, trace_id),
-        linked_from=[one for one, _ in site.store.links_to(trace_id)][:MOST_LINKS],
+        linked_from=[one for one, _ in _links_to(site, trace_id)][:MOST_LINKS],
         about=waterfall.about,
         chosen_key=key,
         clocks=request.args.get("clocks", ""),
@@ -147,7 +170,7 @@ def _honeycomb(site: Site, services: Any, trace_id: str) -> list[tuple[str, str]
 
 def _details(site: Site, span: Span, key: str) -> Json:
     store = site.store
-    logs = store.logs(MOST_SPAN_LOGS + 1, LogFilter(trace_id=span.trace_id, span_id=span.span_id))
+    logs = _span_logs(site, span)
     raised = [one for one in span.events if one.name == "exception"]
     page = store.honeycomb_page(span.service)
     return {
@@ -157,10 +180,10 @@ def _details(site: Site, span: Span, key: str) -> Json:
         "raised": raised,
         "events": [one for one in span.events if one.name != "exception"],
         "links": [(one, store.span(one.trace_id, one.span_id)) for one in span.links[:MOST_LINKS]],
-        "backlinks": [one for one, to in store.links_to(span.trace_id) if to == span.span_id][:MOST_LINKS],
+        "backlinks": [one for one, to in _links_to(site, span.trace_id) if to == span.span_id][:MOST_LINKS],
         "span_logs": logs[:MOST_SPAN_LOGS][::-1],
         "more_span_logs": len(logs) > MOST_SPAN_LOGS,
-        "span_json": json.dumps(api.span_json(span), indent=2),
+        "span_json": json.dumps(json.loads(wide.span_json(span)), indent=2),
         "span_in_honeycomb": page + span.trace_id if page else "",
     }
 

@@ -43,33 +43,41 @@ function load(key) {
   return details.get(key);
 }
 
+// Where the pointer or the cursor rests, a click or Enter is likely to follow.
+let resting = 0;
+
+function soon(row) {
+  clearTimeout(resting);
+  if (row !== undefined) resting = setTimeout(() => load(tree.data.key[row]).catch(() => {}), 60);
+}
+
 async function choose(row) {
   const key = tree.data.key[row];
   tree.chosen = row;
   named = true;
   tree.moveTo(row);
-  keep();
-  let text;
-  try {
-    text = await load(key);
-  } catch {
-    get("message").textContent = "The details of this span cannot be shown.";
-    return;
-  }
+  const text = await load(key).catch(() => null);
   if (tree.data.key[tree.chosen] !== key) return;
-  const panel = get("span"), page = new DOMParser().parseFromString(text, "text/html");
-  panel.replaceChildren(...document.adoptNode(page.body).childNodes);
+  if (text === null) get("message").textContent = "The details of this span cannot be shown.";
+  else fill(text);
+  keep();
+}
+
+function fill(text) {
+  // All is done before it is in the page, so that the page is laid out once.
+  const panel = get("span"), { body } = new DOMParser().parseFromString(text, "text/html");
+  localTimes(body);
+  unlinkLost(body);
   panel.scrollTop = 0;
-  localTimes(panel);
-  unlinkLost();
-  get("message").textContent = `Details of ${tree.data.names[tree.data.name[row]]}`;
+  panel.replaceChildren(...document.adoptNode(body).childNodes);
+  get("message").textContent = `Details of ${tree.data.names[tree.data.name[tree.chosen]]}`;
   if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView({ block: "start" });
   markFound()?.scrollIntoView({ block: "nearest" });
 }
 
 // The id of a parent that is not here leads nowhere.
-function unlinkLost() {
-  for (const link of document.querySelectorAll("#span .mono a")) if (!tree.row.has(link.textContent)) link.replaceWith(`${link.textContent}, not received`);
+function unlinkLost(root) {
+  for (const link of root.querySelectorAll(".mono a")) if (!tree.row.has(link.textContent)) link.replaceWith(`${link.textContent}, not received`);
 }
 
 // Zoom.
@@ -192,8 +200,11 @@ document.addEventListener("keydown", (event) => {
   if (!act) return;
   event.preventDefault();
   act();
+  if (document.activeElement === list) soon(tree.cursor);
 });
 
+list.addEventListener("pointerover", (event) => { soon(event.target.closest(".row")?.dataset.row); });
+list.addEventListener("pointerleave", () => soon());
 list.addEventListener("pointerdown", (event) => {
   const element = event.target.closest(".row");
   if (element && !event.target.closest(".twist")) load(tree.data.key[element.dataset.row]).catch(() => {});  // before the click is done
@@ -262,7 +273,7 @@ function begin() {
   get("error-steps").hidden = !tree.data.error.length;
   get("errors-at").textContent = plural(tree.data.error.length, "error");
   localTimes(document);
-  unlinkLost();
+  if (get("span")) unlinkLost(get("span"));
 }
 
 const state = Object.fromEntries(address.searchParams);
