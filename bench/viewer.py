@@ -225,7 +225,7 @@ def details(browser: Any, url: str, rows: int, rest: float = 0) -> list[float]:
         for row in range(1, rows + 1):
             page.evaluate(UNTIL_DETAILS, span_id(LARGE, row).hex())
             page.hover(f"#row-{row} .name")
-            page.wait_for_timeout(rest)
+            page.wait_for_timeout(rest + row * 7 % 17)  # at any moment of a frame, as a person presses
             page.mouse.down()
             page.mouse.up()
             found.append(float(page.evaluate("shown")))
