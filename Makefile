@@ -31,12 +31,8 @@ new: ## Ask the template's questions and render a project beside this folder
 
 install: $(INSTALLED) ## Install what the tests need
 
-# Each part on its own, so that it sees its own conftest.py; all of them, so that one failure does not hide another.
-PARTS := packages/traced-flask packages/otlp-viewer .
 test: $(INSTALLED) ## Run every test that this machine can run
-	@failed=; for part in $(PARTS); do \
-	  (cd $$part && '$(abspath $(BIN))/python' -m pytest) || failed="$$failed $$part"; \
-	done; test -z "$$failed" || { echo "Tests failed in:$$failed" >&2; exit 1; }
+	@$(BIN)/python tests/parts.py
 
 test-kubernetes: $(INSTALLED) ## Run the tests on a Kubernetes cluster
 	@KUBERNETES=1 $(BIN)/python -m pytest tests/test_kubernetes.py
