@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import random
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -170,9 +172,12 @@ def needs(module: str) -> Any:
 
 
 def unused_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nothing uses, below those that the system gives to programs that ask for any port."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(happened: Callable[[], object], seconds: float = 20) -> None:
