@@ -4,11 +4,13 @@ import ast
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -44,12 +46,15 @@ def make(project: Path, *arguments: str, check: bool = True, **env: str) -> subp
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing uses, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that nothing uses, all different, below those that the system gives to programs that ask for any port."""
+    found = []
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +110,8 @@ def default_project(render_into: Callable[..., Path], tmp_path_factory: pytest.T
 def installed_project(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that can be run. Tests that change it put it back."""
     project = render_into(tmp_path_factory.mktemp("an installed project"))
-    make(project, "install")
+    # With the uv that is installed beside this Python. Other tests install with pip.
+    make(project, "install", PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     return project
 
 
