@@ -398,24 +398,31 @@ def test_a_url_that_is_excluded_is_neither_traced_nor_named_in_the_response(
 
 
 @pytest.mark.parametrize(
-    ("environ", "traced"),
+    ("environ", "argument", "traced"),
     [
-        ({"OTEL_PYTHON_EXCLUDED_URLS": "/a"}, ["/b"]),
-        ({"OTEL_PYTHON_EXCLUDED_URLS": "/a", "OTEL_PYTHON_FLASK_EXCLUDED_URLS": "/b"}, ["/a"]),
-        ({}, ["/a", "/b"]),
+        ({"OTEL_PYTHON_EXCLUDED_URLS": "/a"}, None, ["/b", "/c"]),
+        ({"OTEL_PYTHON_EXCLUDED_URLS": "/a", "OTEL_PYTHON_FLASK_EXCLUDED_URLS": "/b"}, None, ["/a", "/c"]),
+        ({"OTEL_PYTHON_FLASK_EXCLUDED_URLS": "/b"}, "/c", ["/a"]),
+        ({"OTEL_PYTHON_FLASK_EXCLUDED_URLS": "/b"}, "", ["/a", "/b", "/c"]),
+        ({}, "/c", ["/a", "/b"]),
+        ({}, None, ["/a", "/b", "/c"]),
     ],
 )
-def test_the_environment_excludes_urls_where_no_argument_does(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], traced: list[str]
+@pytest.mark.parametrize("opt_in", ["http", "http/dup"])
+def test_the_environment_excludes_urls_besides_those_of_the_argument(
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    argument: str | None,
+    traced: list[str],
+    opt_in: str,
 ) -> None:
-    for name, value in environ.items():
+    for name, value in {**environ, "OTEL_SEMCONV_STABILITY_OPT_IN": opt_in}.items():
         monkeypatch.setenv(name, value)
-    by_environment, by_argument = recorder.app(), recorder.app(excluded_urls="")
-    for path in ("/a", "/b"):
-        by_environment.test_client().get(path)
+    client = recorder.app(excluded_urls=argument).test_client()
+    for path in ("/a", "/b", "/c"):
+        client.get(path)
     assert [attributes(span)["url.path"] for span in recorder.spans()] == traced
-    by_argument.test_client().get("/a")
-    assert len(recorder.spans()) == len(traced) + 1
 
 
 # What the stock instrumentor does.

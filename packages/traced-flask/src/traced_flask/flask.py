@@ -23,9 +23,10 @@ With a meter provider, `http.server.request.duration` (seconds) and `http.server
 Hooks are the stock ones: `request_hook(span, environ)` is called when the span has started,
 `response_hook(span, status, headers)` before the response starts; it may add headers.
 
-`excluded_urls`, else OTEL_PYTHON_FLASK_EXCLUDED_URLS, else OTEL_PYTHON_EXCLUDED_URLS: comma-separated regular
+`excluded_urls` and OTEL_PYTHON_FLASK_EXCLUDED_URLS, else OTEL_PYTHON_EXCLUDED_URLS, are comma-separated regular
 expressions. One with `//` is searched in the URL, any other in its path, always without the query. A request that
-matches is neither traced nor measured.
+matches any of them is neither traced nor measured. (The stock instrumentor ignores the variable if there is an
+argument.) `excluded_urls=""` excludes nothing.
 
 OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST, ..._SERVER_RESPONSE and ..._SANITIZE_FIELDS and
 OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS are supported. OTEL_SDK_DISABLED=true switches everything off.
@@ -56,6 +57,14 @@ from traced_flask.redaction import redact
 EXTENSION: Final = "traced_flask"  # in Flask.extensions: what removes the instrumentation
 
 logger = logging.getLogger(__name__)
+
+
+def all_excluded_urls(argument: str | None) -> str:
+    """Return the argument and what the environment adds to it."""
+    if argument == "":
+        return ""
+    variable = os.environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS", os.environ.get("OTEL_PYTHON_EXCLUDED_URLS"))
+    return ",".join(filter(None, (argument, variable)))
 
 
 def redact_and_call(hook: ResponseHook | None, span: Span, status: str, headers: list[tuple[str, str]]) -> None:
@@ -90,6 +99,7 @@ class FlaskInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if EXTENSION in app.extensions:
             logger.warning("The application is already instrumented.")
             return
+        excluded_urls = all_excluded_urls(excluded_urls)
         opt_in = os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
         if enable_commenter or commenter_options or more or "http/dup" in map(str.strip, opt_in):
             StockInstrumentor.instrument_app(  # type: ignore[no-untyped-call]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import importlib.metadata
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import time_ns
@@ -52,7 +51,7 @@ class Middleware:
         request_hook: RequestHook | None,
         response_hook: ResponseHook | None,
         tracer_provider: TracerProvider | None,
-        excluded_urls: str | None,
+        excluded_urls: str,
         meter_provider: MeterProvider | None,
     ) -> None:
         self.app = app
@@ -62,11 +61,7 @@ class Middleware:
         self.tracer = trace.get_tracer(*SCOPE, tracer_provider, SCHEMA)
         self.meter_provider = meter_provider
         self.captured = CapturedHeaders()
-        if excluded_urls is None:
-            excluded_urls = os.environ.get(
-                "OTEL_PYTHON_FLASK_EXCLUDED_URLS", os.environ.get("OTEL_PYTHON_EXCLUDED_URLS")
-            )
-        patterns = [pattern.strip() for pattern in (excluded_urls or "").split(",") if pattern.strip()]
+        patterns = [pattern.strip() for pattern in excluded_urls.split(",") if pattern.strip()]
         self.excluded_urls = any_of(pattern for pattern in patterns if "//" in pattern)
         self.excluded_paths = any_of(pattern for pattern in patterns if "//" not in pattern)
 
