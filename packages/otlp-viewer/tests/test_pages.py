@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from otlp_viewer.model import TraceFilter
 from otlp_viewer.store import Store
 from otlp_viewer.web.app import create_app
@@ -329,18 +329,17 @@ def test_what_is_wrong_with_a_query_is_said_beside_its_form(client: FlaskClient,
             assert client.get(f"{path}?" + urlencode({"query": text}), headers=HTML).status_code < 500, text
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(queries)
-def test_the_page_of_a_query_submits_the_same_query(query: dict[str, Any]) -> None:
-    store = Store()
-    try:
-        add(store, [span(1)])
-        client = create_app(store).test_client()
+def test_the_page_of_a_query_submits_the_same_query(client: FlaskClient, store: Store) -> None:
+    add(store, [span(1)])
+
+    @settings(max_examples=60, deadline=None)
+    @given(queries)
+    def submits_the_same(query: dict[str, Any]) -> None:
         found = page(client, asked(query))
         answer = client.get("/ask?" + urlencode(found.fields))
         assert json.loads(parse_qs(urlsplit(answer.location).query)["query"][0]) == query
-    finally:
-        store.close()
+
+    submits_the_same()
 
 
 def test_what_the_form_cannot_show_is_named(client: FlaskClient, store: Store) -> None:
