@@ -63,6 +63,7 @@ def paths(address: str) -> dict[str, str]:
         "traces": "/traces",
         "trace": f"/traces/{trace_of(address, 'POST /checkout')}",
         "failed": f"/traces/{trace_of(address, 'POST /checkout', True)}",
+        "found": f"/traces/{trace_of(address, 'POST /checkout', True)}?search=CardDeclined",
         "logs": "/logs",
         "query": "/query",
         "box": f"/query?query={heatmap}&box=0,9999999999,250,99999,duration_ms",
@@ -436,6 +437,32 @@ def test_search_finds_attributes_with_next_and_previous(page: Any, filled: str, 
     page.locator("#span mark", has_text="978-007").first.wait_for()
     page.locator("#search").fill("")
     page.locator("#span mark").wait_for(state="detached")
+
+
+def test_search_marks_the_logs_that_have_the_text_and_steps_from_span_to_span(page: Any, filled: str) -> None:
+    page.goto(filled + paths(filled)["failed"])
+    marked, number = page.locator("#logs .log.hit"), page.locator("#hits")
+    search = page.locator("#search")
+    search.fill("carddeclined")
+    has_count(marked, 1)
+    page.locator("#hits", has_text=re.compile(r"\d matches|1 match")).wait_for()
+    spans = page.locator("#tree .row.hit").count()
+    assert number.inner_text() == f"{spans} match{'' if spans == 1 else 'es'}"
+    for step in range(spans + 1):
+        search.press("Enter")
+        assert number.inner_text() == f"{step % spans + 1} of {spans}"
+        assert page.locator("#tree .row.cursor.hit").count() == 1
+        search.focus()
+    page.get_by_role("button", name="1 log", exact=True).click()
+    assert marked.locator("summary").evaluate("(one) => one === document.activeElement")
+    search.fill("Traceback (most recent")
+    has_count(marked, 1)
+    marked.locator("summary").click()
+    assert marked.locator(".inside mark").first.inner_text() == "Traceback (most recent"
+    search.fill("no such text")
+    has_count(marked, 0)
+    assert not page.locator("#log-hit").is_visible()
+    page.locator("#hits", has_text="0 matches").wait_for()
 
 
 def test_a_click_fetches_the_span_alone_and_the_last_click_wins(

@@ -103,24 +103,45 @@ let hits = [], searching = 0;
 
 const searched = () => get("search").value.trim().toLowerCase();
 
-// Mark what is searched for in the span's details, and return the first of it.
+// Mark what is searched for in the span's details and in logs, closed ones too, and return the first mark in the details.
 function markFound() {
-  const panel = get("span"), text = searched(), found = [];
-  for (const mark of panel.querySelectorAll("mark")) mark.replaceWith(mark.textContent);
-  panel.normalize();
-  if (!text) return null;
-  const walker = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode, at = node.data.toLowerCase().indexOf(text);
-    if (at >= 0 && !node.parentElement.closest(".log, .acts, .only, dt, h3, #span-json")) found.push([node, at]);
+  const text = searched(), found = [], logs = new Set();
+  const inDetails = (element) => !element.closest(".log, .acts, .only, dt, h3, #span-json");
+  const inLog = (element) => element.closest(".severity, .body, .from, dd, pre") && !element.closest(".only");
+  for (const root of document.querySelectorAll("#span, #logs .logs")) {
+    for (const mark of root.querySelectorAll("mark")) mark.replaceWith(mark.textContent);
+    root.normalize();
+    const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+    while (text && walker.nextNode()) {
+      const node = walker.currentNode, at = node.data.toLowerCase().indexOf(text);
+      if (at < 0) continue;
+      const element = node.parentElement, log = element.closest(".log");
+      if (log ? inLog(element) : inDetails(element)) {
+        if (log) logs.add(log);
+        if (!element.closest("summary")) found.push([node, at, log]);
+      }
+    }
+    for (const log of root.querySelectorAll(".log")) log.classList.toggle("hit", logs.has(log));
   }
-  return found.map(([node, at]) => {
+  const several = document.querySelectorAll("#logs .log.hit").length;
+  get("log-hit").hidden = !several;
+  get("log-hit").textContent = plural(several, "log");
+  const marks = found.map(([node, at, log]) => {
     const part = document.createRange(), mark = document.createElement("mark");
     part.setStart(node, at);
     part.setEnd(node, Math.min(at + text.length, node.length));
     part.surroundContents(mark);
-    return mark;
-  })[0];
+    return log ? null : mark;
+  });
+  return marks.find(Boolean);
+}
+
+// The next log that is marked, from the one that has the focus.
+function stepLog() {
+  const rows = [...document.querySelectorAll("#logs .log.hit summary")];
+  const next = rows[(rows.indexOf(document.activeElement) + 1) % rows.length];
+  next.focus();
+  next.scrollIntoView({ block: "center" });
 }
 
 async function search() {
@@ -227,7 +248,7 @@ list.addEventListener("dblclick", (event) => { const element = event.target.clos
 list.addEventListener("focus", () => list.setAttribute("aria-activedescendant", `row-${tree.cursor}`));
 get("search").addEventListener("input", () => search());
 for (const [id, act] of Object.entries({
-  "hit-after": () => stepHit(1), "hit-before": () => stepHit(-1), "error-after": () => stepError(1), "error-before": () => stepError(-1),
+  "hit-after": () => stepHit(1), "hit-before": () => stepHit(-1), "log-hit": stepLog, "error-after": () => stepError(1), "error-before": () => stepError(-1),
   collapse: () => collapse(true), expand: () => collapse(false), "zoom-out": () => zoom([0, tree.data.length]), keys: () => get("help").showModal(),
 })) get(id).addEventListener("click", act);
 document.addEventListener("click", (event) => {
@@ -261,6 +282,7 @@ async function look() {
           tree.take(JSON.parse(text));
           zoom(tree.zoom);
           begin();
+          if (searched()) search();
         }
       }
     } catch { /* asked again in two seconds */ }
