@@ -1,6 +1,6 @@
 """Traces, logs and metrics, set up in the order of OpenTelemetry's Python guide.
 
-Each part of `traced_flask` replaces OpenTelemetry's part of the same name, and takes the same arguments.
+Each class from `traced_flask` replaces OpenTelemetry's class of the same name and takes the same arguments.
 """
 
 import logging
@@ -53,5 +53,5 @@ traced_flask.shutdown_at_exit(tracer_provider, logger_provider, meter_provider)
 
 
 def instrument(app: Flask) -> None:
-    """Trace an application. Call it right after `Flask()`: handlers registered earlier run outside the span."""
+    """Trace an application. Call this right after `Flask()`: handlers registered earlier run outside the span."""
     FlaskInstrumentor().instrument_app(app, excluded_urls=HEALTH)
