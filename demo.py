@@ -70,7 +70,8 @@ def check_ports() -> None:
                 print(f"Port {port} cannot be used: {error.strerror}.", file=sys.stderr)
                 others.append(f"{name}={int(port) % 60000 + 1000}")
     if others:
-        sys.exit(f"Choose {'others' if len(others) > 1 else 'another'}: make demo {' '.join(others)}")
+        port = "another port" if len(others) == 1 else "other ports"
+        sys.exit(f"Another project may be running. Stop it, or use {port}: make demo {' '.join(others)}")
 
 
 def in_venv(program: str) -> str:
@@ -262,13 +263,30 @@ def get(url: str) -> str:
     return str(headers["traceresponse"]).split("-")[1]
 
 
+# The command `cookiecutter`, without its traceback when a hook refuses the answers.
+QUIETLY = """
+import logging, sys
+from cookiecutter.exceptions import CookiecutterException, FailedHookException
+from cookiecutter.main import cookiecutter
+
+logging.disable()
+template, folder, *answers = sys.argv[1:]
+given = dict(each.split("=", 1) for each in answers if "=" in each)
+try:
+    cookiecutter(template, output_dir=folder, extra_context=given, no_input="--no-input" in answers)
+except FailedHookException:
+    sys.exit(1)
+except CookiecutterException as error:
+    sys.exit(str(error))
+"""
+
+
 def new(answers: list[str]) -> None:
     """Render beside this folder. Asks again, with the valid answers as defaults, while the template refuses one."""
-    command = [in_venv("cookiecutter"), "--output-dir", str(ROOT.parent), str(ROOT)]
+    command = [in_venv("python"), "-c", QUIETLY, str(ROOT), str(ROOT.parent)]
     while True:
         done = subprocess.run([*command, *answers], stderr=subprocess.PIPE, text=True)
-        # What the hook says about the answers, without cookiecutter's traceback after it.
-        if message := done.stderr.partition("\nERROR: Stopping generation")[0].rstrip():
+        if message := done.stderr.partition("\n\nTry again")[0].rstrip():
             print(message, file=sys.stderr)
         refused = re.findall(r"^  (\w+) ", message, re.MULTILINE)
         given = Path.home() / ".cookiecutter_replay" / f"{ROOT.name}.json"

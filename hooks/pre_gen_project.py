@@ -101,6 +101,9 @@ def printable(text: str) -> str:
     return ""
 
 
+# cookiecutter prints one for every hook that fails, after what the hook has printed.
+NOTE = "Try again with other answers. If a traceback follows, it is cookiecutter's and adds nothing."
+
 CHECKS: tuple[tuple[str, str, tuple[Callable[[str], str], ...]], ...] = (
     ("project", "my-app", (folder, compose_project, distribution, short_name)),
     ("service_name", "backend-flask", (service, short_name)),
@@ -139,7 +142,7 @@ def main() -> None:
     """Stop cookiecutter if there are problems; it removes the folder that it has just created."""
     answers, not_text = parsed(ANSWERS)
     if found := not_text + problems(answers):
-        sys.exit("\n".join(("", "Nothing was written, because:", *found, "")))
+        sys.exit("\n".join(("", "Nothing was written, because:", *found, "", NOTE, "")))
     STARTED.touch()
 
 

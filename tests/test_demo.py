@@ -49,9 +49,10 @@ def test_a_port_in_use_is_one_line_before_anything_is_made(checkout: Path) -> No
     assert done.returncode != 0
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    command = f"make demo VIEWER_PORT={int(port) % 60000 + 1000}"
     assert lines == [
         f"Port {port} cannot be used: Address already in use.",
-        f"Choose another: make demo VIEWER_PORT={int(port) % 60000 + 1000}",
+        f"Another project may be running. Stop it, or use another port: {command}",
     ]
     assert not (checkout / ".venv").exists()
     assert not (checkout / "demo").exists()
@@ -188,6 +189,7 @@ def test_an_invalid_answer_to_make_new_is_explained_without_a_traceback(checkout
     command = [sys.executable, "demo.py", "--new", "--no-input", "project_name=Con"]
     done = subprocess.run(command, cwd=checkout, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1
+    assert done.stdout.splitlines()[2:] == []  # besides the installation
     assert done.stderr.splitlines()[-2:] == [
         "Nothing was written, because:",
         "  project 'con' is the name of a device on Windows. For example: my-app",

@@ -167,7 +167,11 @@ def test_every_problem_is_named_at_once(render: Callable[..., Path], capfd: pyte
         render(project="My App", service_name="profiles", author="\x07", description="x" * 501)
     lines = capfd.readouterr().err.strip().splitlines()
     assert lines[0] == "Nothing was written, because:"
-    assert [line.split()[0] for line in lines[1:]] == ["project", "service_name", "description", "author"]
+    assert [line.split()[0] for line in lines[1:5]] == ["project", "service_name", "description", "author"]
+    assert lines[5:] == [
+        "",
+        "Try again with other answers. If a traceback follows, it is cookiecutter's and adds nothing.",
+    ]
 
 
 def test_an_example_in_a_refusal_is_a_good_answer(hook: ModuleType) -> None:
