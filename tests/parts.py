@@ -38,14 +38,14 @@ def failed(parts: tuple[str, ...], output: IO[bytes] | None = None) -> list[str]
 def main() -> None:
     # Ctrl-C reaches every pytest, which stops its programs and reports. A handler, since programs inherit SIG_IGN.
     signal.signal(signal.SIGINT, lambda *_: None)
-    print(f"The tests of {' and '.join(PACKAGES)} run meanwhile. Their output follows.", flush=True)
+    print(f"The tests of {' and '.join(PACKAGES)} run at the same time. Their output comes last.\n", flush=True)
     with tempfile.TemporaryFile() as output, ThreadPoolExecutor(1) as pool:
         packages = pool.submit(failed, PACKAGES, output)
         wrong = [*failed((TEMPLATE,)), *packages.result()]
         output.seek(0)
         shutil.copyfileobj(output, sys.stdout.buffer)
     if wrong:
-        sys.exit(f"Tests failed in: {' '.join(wrong)}")
+        sys.exit("Tests failed in: " + ", ".join("the template" if part == TEMPLATE else part for part in wrong))
 
 
 if __name__ == "__main__":
