@@ -1,18 +1,17 @@
-"""What is stored and answered, behind the receiver: spans, logs, traces, and summaries of them.
+"""What is stored and answered, behind the receiver: traces, summaries of them, and filters.
 
 Times are integers of nanoseconds since 1970 (`_ns`), durations floats of milliseconds (`_ms`). Ids are lower-case hex.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from otlp_viewer.messages import Span
+from otlp_viewer.values import Value
 
 if TYPE_CHECKING:
     from otlp_viewer.query.types import Box, Filter, Query
-
-Value = Any
-"""An attribute's value: text, bool, int, float, None, a list of values, or a dict of them. Bytes are base64 text."""
-Attributes = Mapping[str, Value]
 
 # Honeycomb's names of the fields that every span, or log record, has, with their types.
 SPAN_FIELDS = {
@@ -45,87 +44,6 @@ LOG_FIELDS = {
 def column_name(attribute: str, fields: Collection[str]) -> str:
     """Return what an attribute is called beside `fields`: one that has a field's name is told apart by a prefix."""
     return f"attributes.{attribute}" if attribute in fields or attribute == "time" else attribute
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The instrumentation scope that made a span or a log record."""
-
-    name: str = ""
-    version: str = ""
-    attributes: Attributes = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SpanEvent:
-    name: str
-    time_ns: int
-    attributes: Attributes
-    dropped_attributes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SpanLink:
-    trace_id: str
-    span_id: str
-    attributes: Attributes
-    trace_state: str = ""
-    dropped_attributes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """All of one span."""
-
-    row: int
-    """Its number in the store; tells apart different spans of one id, and stays the same while the span is stored."""
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    name: str
-    service: str
-    kind: str
-    """internal, server, client, producer or consumer."""
-    start_ns: int
-    duration_ms: float
-    status_code: int
-    """0 unset, 1 ok, 2 error."""
-    status_message: str
-    attributes: Attributes
-    """Its own, as they were sent."""
-    resource: Attributes
-    scope: Scope
-    events: Sequence[SpanEvent] = ()
-    links: Sequence[SpanLink] = ()
-    trace_state: str = ""
-    dropped_attributes: int = 0
-    dropped_events: int = 0
-    dropped_links: int = 0
-
-    @property
-    def error(self) -> bool:
-        return self.status_code == 2
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """All of one log record."""
-
-    row: int
-    time_ns: int
-    """When it happened, else when it was observed, else when it came here."""
-    severity_number: int
-    """0 where none was sent and the text names none."""
-    severity_text: str
-    body: Value
-    event_name: str
-    trace_id: str | None
-    span_id: str | None
-    service: str
-    attributes: Attributes
-    resource: Attributes
-    scope: Scope
-    dropped_attributes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from otlp_viewer.model import Span, SpanOutline, Trace
+from otlp_viewer.messages import Span
+from otlp_viewer.model import SpanOutline, Trace
 from otlp_viewer.tree import Node, walk
 
 MOST_LINES = 60

@@ -10,7 +10,7 @@ from otlp_viewer.model import SpanReference
 from otlp_viewer.query.compile import LAST_SECOND, NUMBERS, Compiled, nanoseconds
 from otlp_viewer.query.parse import known_column
 from otlp_viewer.query.types import Answer, Box, Calculation, Cell, Group, Heatmap, Order, Point, Query
-from otlp_viewer.store.values import from_text
+from otlp_viewer.values import from_text
 
 if TYPE_CHECKING:
     from otlp_viewer.store.snapshot import Snapshot

@@ -8,7 +8,7 @@ from otlp_viewer.query.answer import in_box
 from otlp_viewer.query.compile import NUMBERS, Compiled
 from otlp_viewer.query.parse import known_column
 from otlp_viewer.query.types import Box, Comparison, FieldComparison, Query, Share
-from otlp_viewer.store.values import from_text
+from otlp_viewer.values import from_text
 
 if TYPE_CHECKING:
     from otlp_viewer.store.snapshot import Snapshot

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from otlp_viewer.query.operators import OF_NUMBERS, OF_TEXT, OPPOSITES
 from otlp_viewer.query.types import Calculation, Filter, Query
-from otlp_viewer.store.values import as_text
+from otlp_viewer.values import as_text
 
 if TYPE_CHECKING:
     from otlp_viewer.store.snapshot import Snapshot

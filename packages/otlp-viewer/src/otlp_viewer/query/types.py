@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from otlp_viewer.model import Value
+from otlp_viewer.values import Value
 
 
 class Invalid(ValueError):

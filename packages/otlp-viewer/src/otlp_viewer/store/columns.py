@@ -12,8 +12,8 @@ from otlp_viewer.receive import wire
 from otlp_viewer.receive.records import Problems, Records
 from otlp_viewer.receive.repair import repair
 from otlp_viewer.store import arrow
-from otlp_viewer.store.values import any_value, as_text, attributes
 from otlp_viewer.store.vocabulary import Pair, Vocabulary
+from otlp_viewer.values import any_value, as_text, attributes
 
 NO_TRACE, NO_SPAN = bytes(16), bytes(8)
 LAST_NS = 2**63 - 1

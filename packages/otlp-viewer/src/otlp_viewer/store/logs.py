@@ -5,9 +5,9 @@
 from collections.abc import Collection
 from typing import Any
 
-from otlp_viewer.model import Log, LogFilter
+from otlp_viewer.messages import Log
+from otlp_viewer.model import LogFilter
 from otlp_viewer.query.compile import Compiled
-from otlp_viewer.store.messages import as_log
 from otlp_viewer.store.snapshot import Snapshot
 
 COLUMNS = "s.row, s.record, o.service, o.resource, o.scope, s.time_ns, s.severity_number, s.trace_id, s.span_id"
@@ -27,7 +27,7 @@ def logs(snapshot: Snapshot, rows: Collection[int]) -> list[Log]:
         f"SELECT {COLUMNS} FROM {snapshot.table} WHERE s.row IN (SELECT unnest($rows::BIGINT[])) ORDER BY time_ns, row",
         {"rows": list(rows)},
     )
-    return [as_log(*row) for row in found]
+    return [Log(*row) for row in found]
 
 
 def newest(snapshot: Snapshot, limit: int, narrow: LogFilter, offset: int) -> list[Log]:
@@ -38,7 +38,7 @@ def newest(snapshot: Snapshot, limit: int, narrow: LogFilter, offset: int) -> li
         " ORDER BY time_ns DESC, row DESC",
         parameters,
     )
-    return [as_log(*row) for row in rows]
+    return [Log(*row) for row in rows]
 
 
 def over_time(snapshot: Snapshot, narrow: LogFilter, step_ns: int) -> list[tuple[int, int, int]]:

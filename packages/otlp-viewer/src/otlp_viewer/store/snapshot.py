@@ -10,10 +10,10 @@ from typing import Any
 
 import duckdb
 
+from otlp_viewer.messages import KINDS
 from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS
 from otlp_viewer.query.types import TooExpensive
-from otlp_viewer.store.messages import KINDS
-from otlp_viewer.store.values import TYPES
+from otlp_viewer.values import TYPES
 
 # Fields as SQL: of a record `s` and of its origin `o`.
 SHARED = {

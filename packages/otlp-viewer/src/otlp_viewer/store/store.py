@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from otlp_viewer import tree
+from otlp_viewer.messages import Log, Span
 from otlp_viewer.model import (
     ALL_LOGS,
     ALL_TRACES,
-    Log,
     LogFilter,
     Outline,
     ServiceSummary,
-    Span,
     SpanReference,
     Trace,
     TraceFilter,
@@ -136,8 +135,8 @@ class Store(Writer):
     def spans_of(self, trace_id: str) -> tuple[TraceSummary, Iterator[Span]] | None:
         """Return a trace's summary, and its spans in tree order, read some at a time; None where it is not stored."""
         with self._snapshot() as snapshot:
-            if small := traces.small(snapshot, trace_id):
-                return small[0], iter(small[1])
+            if whole := traces.whole(snapshot, trace_id):
+                return whole
             outline = traces.outline(snapshot, trace_id)
             if outline is None:
                 return None

@@ -11,7 +11,7 @@ from otlp_viewer.model import ServiceSummary, SpanReference, TraceFilter, TraceS
 from otlp_viewer.query.answer import in_box
 from otlp_viewer.query.compile import Compiled
 from otlp_viewer.store.snapshot import Snapshot
-from otlp_viewer.store.values import from_text
+from otlp_viewer.values import from_text
 
 FIELDS = {
     "trace": "trace.trace_id",

@@ -2,18 +2,18 @@
 
 # ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from otlp_viewer import tree
-from otlp_viewer.model import Outline, Span, SpanOutline, SpanReference, TraceSummary
-from otlp_viewer.store.messages import as_span
+from otlp_viewer.messages import Span
+from otlp_viewer.model import Outline, SpanOutline, SpanReference, TraceSummary
 from otlp_viewer.store.snapshot import Snapshot
 from otlp_viewer.store.summaries import FIELDS, path_of
-from otlp_viewer.store.values import as_text, from_text
+from otlp_viewer.values import as_text, from_text
 
-FEW = 100
-SMALL = 40_000  # bytes of a span
+MOST_AT_ONCE = 20_000
+MOST_BYTES_AT_ONCE = 8 * 1024 * 1024
 COLUMNS = "s.row, s.record, o.service, o.resource, o.scope"
 OUTLINE = FIELDS | {
     "message": "status_message",
@@ -34,19 +34,20 @@ def outline(snapshot: Snapshot, trace_id: str) -> Outline | None:
     return Outline(_summed_up(trace_id, spans), spans) if spans else None
 
 
-def small(snapshot: Snapshot, trace_id: str) -> tuple[TraceSummary, list[Span]] | None:
+def whole(snapshot: Snapshot, trace_id: str) -> tuple[TraceSummary, Iterator[Span]] | None:
     """Return a trace's summary and its spans in tree order, in one query; None where it is large, or not stored."""
+    size = "sum(octet_length(s.record)) OVER (ROWS UNBOUNDED PRECEDING)"
     rows = snapshot.rows(
-        f"SELECT s.row, CASE WHEN octet_length(s.record) <= {SMALL} THEN s.record END, o.service, o.resource, o.scope"
-        f" FROM {snapshot.table} WHERE trace_id = $trace_id LIMIT {FEW + 1}",
+        f"SELECT s.row, CASE WHEN {size} <= {MOST_BYTES_AT_ONCE} THEN s.record END, o.service, o.resource, o.scope"
+        f" FROM {snapshot.table} WHERE trace_id = $trace_id LIMIT {MOST_AT_ONCE + 1}",
         {"trace_id": trace_id},
     )
-    if not 0 < len(rows) <= FEW or any(row[1] is None for row in rows):
+    if not 0 < len(rows) <= MOST_AT_ONCE or any(row[1] is None for row in rows):
         return None
-    found = sorted((as_span(*row) for row in rows), key=lambda one: (one.parent_id is not None, one.start_ns, one.row))
-    types = snapshot.columns.get(OUTLINE["status"], frozenset())
-    summary = _summed_up(trace_id, [_outlined(one, types) for one in found])
-    return summary, [node.span for node in tree.walk(found)]
+    read = {row[0]: Span(*row) for row in rows}
+    outlines = sorted(map(_outlined, read.values()), key=lambda one: (one.parent_id is not None, one.start_ns, one.row))
+    _describe(outlines[0], read[outlines[0].row], snapshot.columns.get(OUTLINE["status"], frozenset()))
+    return _summed_up(trace_id, outlines), (read[node.span.row] for node in tree.walk(outlines))
 
 
 def spans(snapshot: Snapshot, rows: Collection[int]) -> list[Span]:
@@ -57,7 +58,7 @@ def spans(snapshot: Snapshot, rows: Collection[int]) -> list[Span]:
         {"rows": list(rows), "low": min(rows, default=0), "high": max(rows, default=0)},
     )
     by_row = {row[0]: row for row in found}
-    return [as_span(*by_row[row]) for row in rows if row in by_row]
+    return [Span(*by_row[row]) for row in rows if row in by_row]
 
 
 def span(snapshot: Snapshot, trace_id: str, span_id: str, row: int) -> Span | None:
@@ -66,7 +67,7 @@ def span(snapshot: Snapshot, trace_id: str, span_id: str, row: int) -> Span | No
         " WHERE trace_id = $trace_id AND span_id = $span_id AND $row IN (0, s.row) ORDER BY time_ns, s.row LIMIT 1",
         {"trace_id": trace_id, "span_id": span_id, "row": row},
     )
-    return as_span(*found[0]) if found else None
+    return Span(*found[0]) if found else None
 
 
 def find(snapshot: Snapshot, trace_id: str, text: str) -> list[int]:
@@ -85,18 +86,15 @@ def links_to(snapshot: Snapshot, trace_id: str) -> list[tuple[SpanReference, str
     )
     return [
         (SpanReference(one.trace_id, one.span_id, one.row, one.name, one.service), link.span_id)
-        for one in (as_span(*row) for row in found)
+        for one in (Span(*row) for row in found)
         for link in one.links
         if link.trace_id == trace_id
     ]
 
 
-def _outlined(span: Span, types: Collection[str]) -> SpanOutline:
-    """Return what a summary has of a span."""
-    route, status, path, url = (
-        None if (value := span.attributes.get(name, span.resource.get(name))) is None else as_text(value)[1]
-        for name in (OUTLINE[ours] for ours in ("route", "status", "path", "url"))
-    )
+def _outlined(span: Span) -> SpanOutline:
+    """Return what tells a span's place in its trace."""
+    code, message = span.status
     return SpanOutline(
         span.row,
         span.span_id,
@@ -106,13 +104,19 @@ def _outlined(span: Span, types: Collection[str]) -> SpanOutline:
         span.kind,
         span.start_ns,
         span.duration_ms,
-        span.error,
-        span.status_message,
-        route,
-        from_text(status, types),
-        path=path,
-        url=url,
+        code == 2,
+        message,
     )
+
+
+def _describe(outline: SpanOutline, span: Span, types: Collection[str]) -> None:
+    """Add what a summary has of the attributes of its first span."""
+    values = span.resource | span.attributes
+    outline.route, status, outline.path, outline.url = (
+        None if (value := values.get(OUTLINE[name])) is None else as_text(value)[1]
+        for name in ("route", "status", "path", "url")
+    )
+    outline.status = from_text(status, types)
 
 
 def _summed_up(trace_id: str, spans: Sequence[SpanOutline]) -> TraceSummary:

@@ -15,7 +15,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otlp_viewer.model import column_name
 from otlp_viewer.receive.repair import repair
-from otlp_viewer.store.values import Type, any_value, as_text
+from otlp_viewer.values import Type, any_value, as_text
 
 M = TypeVar("M", bound=Message)
 Pair = tuple[int, bytes]

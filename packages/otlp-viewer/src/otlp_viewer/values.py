@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from otlp_viewer.model import Value
-
+Value = Any
+"""An attribute's value: text, bool, int, float, None, a list of values, or a dict of them. Bytes are base64 text."""
 Type = Literal["integer", "float", "boolean", "string"]
 TYPES: tuple[Type, ...] = ("integer", "float", "boolean", "string")
 
