@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -302,6 +303,45 @@ def test_the_first_request_is_a_trace_across_two_services_though_there_is_a_prox
     assert {span["service.name"] for span in spans} == {"backend-flask", "profiles"}
     assert "home-activities-mock-data" in {span["name"] for span in spans}
     assert eventually(lambda: "home-activities-mock-data" in dev.compose("logs", "viewer"))  # the tree in the terminal
+
+
+@pytest.mark.docker
+def test_make_up_ends_in_the_addresses_and_ctrl_c_stops_everything(
+    closed: Path, closed_images: str, tmp_path: Path
+) -> None:
+    with cleaned_up(Stack(closed, closed_images)) as stack:
+        terminal = Running(["make", "up"], closed, tmp_path / "log", **stack.env)
+        try:
+            assert eventually(lambda: "Press Ctrl-C" in terminal.output(), 120), terminal.output()
+            lines, _, ready = terminal.output().partition("Ready: ")
+            assert lines.count("\n") < 15
+            assert "development server" not in lines
+            backend, profiles, viewer = (f"http://127.0.0.1:{port}" for port in stack.ports.values())
+            assert f"backend {backend}/api/activities/home, profiles {profiles}, viewer {viewer}. Press" in ready
+            assert stack.traced()
+            assert eventually(lambda: "└─ home-activities-mock-data" in terminal.output()), terminal.output()
+        finally:
+            terminal.interrupt(30)
+        assert {container["State"]["Status"] for container in stack.containers()} == {"exited"}
+        assert "Traceback" not in terminal.output()
+
+
+@pytest.mark.docker
+def test_make_up_names_a_port_that_is_in_use_and_leaves_nothing_running(closed: Path, closed_images: str) -> None:
+    with cleaned_up(Stack(closed, closed_images)) as stack, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        del stack.env["PROFILES_PORT"]
+        (closed / ".env").write_text(f"PROFILES_PORT={port}\n")
+        try:
+            done = make(closed, "up", check=False, **stack.env)
+        finally:
+            (closed / ".env").unlink()
+        command = f"make up PROFILES_PORT={port % 60000 + 1000}"
+        assert [line for line in done.stderr.splitlines() if not line.startswith("make")] == [
+            f"Port {port} cannot be used for profiles: Address already in use.",
+            f"Another project may be running. Stop it, or use another port: {command}",
+        ]
+        assert "running" not in {container["State"]["Status"] for container in stack.containers()}
 
 
 @pytest.mark.docker

@@ -59,6 +59,13 @@ def test_other_answers_pass_their_own_tests_and_lint(
     check(render(**answers), "test", "lint")
 
 
+def test_format_changes_what_lint_complains_about(render: Render, check: Callable[..., None]) -> None:
+    project = render()
+    (project / "backend" / "mine.py").write_text("import sys\nimport os\nHERE = {  'folder':os.getcwd() }\n")
+    check(project, "format", "lint")
+    assert (project / "backend" / "mine.py").read_text() == 'import os\n\nHERE = {"folder": os.getcwd()}\n'
+
+
 def test_a_project_whose_example_was_removed_passes_its_tests_and_lint(
     render: Render, check: Callable[..., None]
 ) -> None:
@@ -243,10 +250,20 @@ def test_an_old_python_is_named(render: Render, tmp_path: Path) -> None:
     assert "This needs Python 3.11 or newer." in done.stderr
 
 
-def test_docker_that_is_missing_is_one_sentence(default_project: Path, tmp_path: Path) -> None:
-    for name in ("up", "down", "shell", "prod-up"):
-        done = make(default_project, name, check=False, PATH=without_uv(tmp_path / name))
-        assert done.stderr.splitlines()[0] == "This needs Docker: https://docs.docker.com/get-docker/"
+@pytest.mark.parametrize("name", ["up", "down", "shell", "prod-up"])
+def test_docker_that_is_missing_or_not_running_is_one_sentence(
+    default_project: Path, tmp_path: Path, name: str
+) -> None:
+    environments = [{"PATH": without_uv(tmp_path)}]
+    if shutil.which("docker"):
+        environments.append({"DOCKER_HOST": "tcp://127.0.0.1:9"})
+    for env in environments:
+        done = make(default_project, name, check=False, **env)
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+        sentence = "This needs Docker with Compose, installed and running: https://docs.docker.com/get-docker/"
+        assert lines[-1] == sentence
+        assert done.stdout == ""
+        assert len(lines) < 4
 
 
 def test_help_lists_every_target(default_project: Path) -> None:

@@ -145,24 +145,6 @@ def test_the_first_request_gives_a_trace_across_two_services(project: Running) -
     assert eventually(lambda: trace["trace_id"] in project.output())
 
 
-def test_an_edit_is_answered_without_a_restart(project: Running, folder: Path) -> None:
-    file = folder / "example" / "activities.py"
-    before = file.read_text()
-
-    def feed() -> str:
-        try:
-            return requests.get(f"{project.backend}/api/activities/home", timeout=10).text
-        except requests.RequestException:  # while the server is replaced
-            return ""
-
-    try:
-        file.write_text(before.replace("prune juice", "raktajino"))
-        assert eventually(lambda: "raktajino" in feed(), 30)
-    finally:
-        file.write_text(before)
-    assert eventually(lambda: "prune juice" in feed(), 30)
-
-
 def test_a_key_is_noticed_while_it_runs_and_so_is_its_removal(project: Running, folder: Path) -> None:
     def key(verb: str) -> None:
         command = [sys.executable, "bin/honeycomb", "key", verb]
@@ -199,6 +181,22 @@ def test_traffic_prints_what_was_answered(project: Running, folder: Path) -> Non
     assert not [line for line in lines if '" 200 ' in line]
 
 
+def test_traffic_goes_to_the_routes_that_a_project_has(project: Running, render: Callable[..., Path]) -> None:
+    own = render()
+    subprocess.run(["make", "remove-example"], cwd=own, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "bin/traffic", "--seconds", "1", "--url", project.backend]
+
+    def traffic() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=own, env=environment(), capture_output=True, text=True, timeout=60)
+
+    assert traffic().stderr == "backend/app.py has no routes yet. Add a blueprint first.\n"
+    app = own / "backend" / "app.py"
+    app.write_text(
+        app.read_text().replace("    return app\n", "    app.add_url_rule('/mine', 'mine', str)\n    return app\n")
+    )
+    assert [line.split()[0] for line in traffic().stdout.splitlines() if line.startswith("/mine")] == ["/mine"]
+
+
 def test_the_queries_ask_for_columns_that_spans_have(project: Running, folder: Path) -> None:
     project.trace(requests.get(f"{project.backend}/api/activities/home", timeout=10), 5)
     columns = requests.get(f"{project.viewer}/api/columns", timeout=10).text
@@ -214,9 +212,27 @@ def test_traffic_without_a_backend_says_what_to_do(folder: Path) -> None:
     command = [sys.executable, "bin/traffic"]  # PORT is of this shell, BACKEND_URL of the container
     elsewhere = environment(BACKEND_URL=f"http://localhost:{port}")
     done = subprocess.run(command, cwd=folder, env=elsewhere, capture_output=True, text=True)
-    assert done.stderr.startswith(f"No answer at http://localhost:{port}. ")
+    assert done.stderr.startswith(f"No response at http://localhost:{port}. ")
     done = subprocess.run(command, cwd=folder, env={**elsewhere, "PORT": str(port)}, capture_output=True, text=True)
-    assert f"127.0.0.1:{port}. Start the backend (make run), or name its port: make traffic PORT=" in done.stderr
+    assert f"127.0.0.1:{port}. Start the backend (make run) or set its port: make traffic PORT=" in done.stderr
+
+
+def test_an_edit_is_answered_without_a_restart(project: Running, folder: Path) -> None:
+    file = folder / "example" / "activities.py"
+    before = file.read_text()
+
+    def feed() -> str:
+        try:
+            return requests.get(f"{project.backend}/api/activities/home", timeout=10).text
+        except requests.RequestException:  # while the server is replaced
+            return ""
+
+    try:
+        file.write_text(before.replace("prune juice", "raktajino"))
+        assert eventually(lambda: "raktajino" in feed(), 30)
+    finally:
+        file.write_text(before)
+    assert eventually(lambda: "prune juice" in feed(), 30)
 
 
 def test_sigterm_ends_everything(project: Running) -> None:
@@ -273,7 +289,7 @@ def test_a_service_that_ends_or_ignores_sigterm_does_not_stay(toy: Path, tmp_pat
     )
     (toy / "Procfile").write_text('one: trap "" TERM; echo up; sleep 600\ntwo: sleep 1; exit 7\n')
     with running(RUN, toy, tmp_path / "log") as program:
-        program.wait_for("two ended with status 7. Stopping everything.")
+        program.wait_for("two exited with status 7. Stopping all services.")
         assert program.has_ended()
         assert program.process.wait(20) != 0
 
@@ -307,8 +323,10 @@ def test_every_port_that_is_in_use_is_named_at_once(folder: Path, tmp_path: Path
             assert program.process.wait(30) != 0
     others = [port % 60000 + 1000 for port in taken]
     assert program.output().splitlines()[:3] == [
-        *(f"Port {port} cannot be used: Address already in use." for port in taken),
-        f"Choose others: make run PORT={others[0]} VIEWER_PORT={others[1]}",
+        f"Port {taken[0]} cannot be used for backend: Address already in use.",
+        f"Port {taken[1]} cannot be used for viewer: Address already in use.",
+        "Another project may be running. Stop it, or use other ports: "
+        f"make run PORT={others[0]} VIEWER_PORT={others[1]}",
     ]
 
 
