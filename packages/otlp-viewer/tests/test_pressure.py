@@ -1,4 +1,4 @@
-"""What happens when more comes than can be worked on, or stored."""
+"""Tests of requests that exceed what the receiver can process or store."""
 
 import json
 import threading
@@ -12,45 +12,43 @@ from otlp_viewer.store import Added, Store
 from otlp_viewer.web.app import create_app
 
 
-def test_beyond_its_measure_the_receiver_asks_to_be_sent_it_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_busy_receiver_asks_the_sender_to_retry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     working, done = threading.Event(), threading.Event()
     add = store.add_spans
 
-    def slowly(*given: Any) -> Added:
+    def add_slowly(*arguments: Any) -> Added:
         working.set()
         done.wait(10)
-        return add(*given)
+        return add(*arguments)
 
-    monkeypatch.setattr(store, "add_spans", slowly)
-    pressure = body.Pressure(most=1000, patience=0.05)
-    monkeypatch.setattr(body, "Pressure", lambda: pressure)
+    monkeypatch.setattr(store, "add_spans", add_slowly)
+    backpressure = body.Backpressure(limit=1000, timeout=0.05)
+    monkeypatch.setattr(body, "Backpressure", lambda: backpressure)
     app = create_app(store)
-    export_ = json.dumps({"resourceSpans": [], "pad": "x" * 600})
+    large_export = json.dumps({"resourceSpans": [], "pad": "x" * 600})
 
-    def send(body: str = export_) -> Any:
+    def send(body: str = large_export) -> Any:
         return app.test_client().post("/v1/traces", data=body, content_type="application/json")
 
     thread = threading.Thread(target=send)
     thread.start()
     assert working.wait(5)
-    refused = send()
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-    assert "again" in refused.get_json()["message"]
+    rejected = send()
+    assert (rejected.status_code, rejected.headers["Retry-After"]) == (503, "1")
+    assert "again" in rejected.get_json()["message"]
     done.set()
     thread.join()
     assert send().status_code == 200
     assert send('{"resourceSpans": []}').status_code == 200
 
 
-def test_what_the_database_cannot_keep_is_to_be_sent_again(
+def test_a_database_error_asks_the_sender_to_retry(
     client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*given: object) -> None:
+    def full(*arguments: object) -> None:
         raise duckdb.IOException("No space left on device\nand more")
 
     monkeypatch.setattr(store, "add_logs", full)
-    answer = client.post("/v1/logs", json={})
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-    assert "No space left on device" in answer.get_json()["message"]
+    response = client.post("/v1/logs", json={})
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert "No space left on device" in response.get_json()["message"]

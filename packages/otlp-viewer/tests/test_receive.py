@@ -246,8 +246,8 @@ def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
     [
         ({"resourceSpans": 5}, "resourceSpans must be a list"),
         ({"resourceSpans": [None]}, "resourceSpans must be a list of objects"),
-        ({"resourceLogs": []}, "resourceLogs belong to /v1/logs, not to /v1/traces"),
-        ({"resourceMetrics": []}, "resourceMetrics belong to /v1/metrics"),
+        ({"resourceLogs": []}, "send resourceLogs to /v1/logs, not to /v1/traces"),
+        ({"resourceMetrics": []}, "send resourceMetrics to /v1/metrics"),
         ({"spans": [], "batch": 1}, 'it has no resourceSpans, but "spans", "batch"'),
         ({"resourceSpans": [{"instrumentationLibrarySpans": []}]}, "OTLP before 0.19"),
     ],
@@ -274,7 +274,7 @@ def test_a_protobuf_body_that_cannot_be_decoded_is_answered_with_a_protobuf_stat
 ) -> None:
     answer = client.post(f"/v1/{signal_name}", data=b"garbage", content_type=PROTOBUF)
     assert (answer.status_code, answer.mimetype) == (400, PROTOBUF)
-    assert Status.FromString(answer.data).message.startswith("not an OTLP export")
+    assert Status.FromString(answer.data).message.startswith("not an OTLP")
 
 
 def test_other_content_types_and_encodings_are_unsupported(client: FlaskClient) -> None:

@@ -1,1 +1,1 @@
-"""OTLP over HTTP: bytes in, protobuf messages to the store, OTLP's answers out."""
+"""OTLP over HTTP: parses requests, stores their records, and builds OTLP responses."""

@@ -1,4 +1,4 @@
-"""Reads the bodies of OTLP/HTTP requests, and words the answers."""
+"""Reads OTLP/HTTP request bodies and builds responses."""
 
 import gzip
 import io
@@ -26,41 +26,41 @@ RETRY_AFTER = 1  # seconds
 PROTOBUF = "application/x-protobuf"
 
 
-class Pressure:
-    """Bounds the bytes that are being worked on: what comes beyond waits a little, and is then told to come again."""
+class Backpressure:
+    """Limits the bytes in progress. Requests beyond the limit wait briefly, then get 503 with Retry-After."""
 
-    def __init__(self, most: int = 2 * MAX_BYTES, patience: float = 1.0) -> None:
-        self._most = most
-        self._patience = patience  # seconds
-        self._taken = 0
+    def __init__(self, limit: int = 2 * MAX_BYTES, timeout: float = 1.0) -> None:
+        self._limit = limit
+        self._timeout = timeout  # seconds
+        self._in_use = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def take(self, size: int) -> Iterator[None]:
-        """Raises werkzeug's ServiceUnavailable, with Retry-After, when there is no room in time."""
+    def reserve(self, size: int) -> Iterator[None]:
+        """Reserve bytes. Raises werkzeug's ServiceUnavailable, with Retry-After, after the timeout."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._taken + size <= self._most, self._patience):
-                raise ServiceUnavailable("busy with what came before; send this again", retry_after=RETRY_AFTER)
-            self._taken += size
+            if not self._changed.wait_for(lambda: self._in_use + size <= self._limit, self._timeout):
+                raise ServiceUnavailable("busy with earlier requests; try again", retry_after=RETRY_AFTER)
+            self._in_use += size
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= size
+                self._in_use -= size
                 self._changed.notify_all()
 
 
 def read(request: Request) -> bytes:
     """Return the request's body, decompressed.
 
-    Raises werkzeug's BadRequest, RequestEntityTooLarge (more than MAX_BYTES, after decompression
-    too) or UnsupportedMediaType.
+    Raises werkzeug's BadRequest, RequestEntityTooLarge (more than MAX_BYTES, before or after decompression) or
+    UnsupportedMediaType.
     """
     if request.mimetype not in (PROTOBUF, "application/json"):
         raise UnsupportedMediaType(f"send {PROTOBUF} or application/json")
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("identity", "gzip"):
-        raise UnsupportedMediaType("send the body as it is or with Content-Encoding: gzip")
+        raise UnsupportedMediaType("send the body uncompressed or with Content-Encoding: gzip")
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge as error:
@@ -73,12 +73,12 @@ def read(request: Request) -> bytes:
                     f"more than {MAX_BYTES} bytes when decompressed: send fewer records at a time"
                 )
     except (OSError, EOFError, zlib.error) as error:
-        raise BadRequest(f"not gzip: {error}") from error
+        raise BadRequest(f"invalid gzip: {error}") from error
     return body
 
 
 def check_metrics(request: Request) -> None:
-    """Raise werkzeug's BadRequest where the body is no export of metrics."""
+    """Raise werkzeug's BadRequest if the body is not an OTLP metrics export."""
     body = read(request)
     try:
         if request.mimetype == PROTOBUF:
@@ -88,24 +88,24 @@ def check_metrics(request: Request) -> None:
         if not isinstance(export, dict):
             raise BadRequest("the body must be a JSON object")
     except (DecodeError, ValueError, RecursionError) as error:
-        raise BadRequest(f"not an OTLP export of metrics: {error}") from error
+        raise BadRequest(f"not an OTLP metrics export: {error}") from error
     for name, path in (("resourceSpans", "/v1/traces"), ("resourceLogs", "/v1/logs")):
         if name in export:
-            raise BadRequest(f"{name} belong to {path}, not to /v1/metrics")
+            raise BadRequest(f"send {name} to {path}, not to /v1/metrics")
     if export and not {"resourceMetrics", "resource_metrics"} & set(export):
-        raise BadRequest("not an OTLP export of metrics: it has no resourceMetrics")
+        raise BadRequest("not an OTLP metrics export: it has no resourceMetrics")
 
 
-def answer(request: Request, message: Message, status: int = 200) -> Response:
-    """Return `message` in the content type of the request (JSON where that is neither)."""
+def respond(request: Request, message: Message, status: int = 200) -> Response:
+    """Return `message` in the content type of the request, or in JSON if that type is not supported."""
     if request.mimetype == PROTOBUF:
         return Response(message.SerializeToString(), status, mimetype=PROTOBUF)
     return Response(MessageToJson(message, indent=None), status, mimetype="application/json")
 
 
 def failure(request: Request, error: HTTPException) -> Response:
-    """Return the error as the google.rpc.Status that OTLP/HTTP asks for."""
-    response = answer(request, Status(message=error.description), error.code or 500)
+    """Return the error as a google.rpc.Status, as OTLP/HTTP requires."""
+    response = respond(request, Status(message=error.description), error.code or 500)
     if isinstance(error, ServiceUnavailable):
         response.retry_after = error.retry_after
     return response

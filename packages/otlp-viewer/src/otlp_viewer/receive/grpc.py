@@ -1,7 +1,7 @@
-"""Tells gRPC clients, and the terminal, what the port is for.
+"""Tells gRPC clients, and the user at the terminal, to send OTLP over HTTP.
 
-A client over gRPC begins with HTTP/2. To show a reason it needs an answer in HTTP/2, so every call gets one: gRPC's
-UNIMPLEMENTED, with PURPOSE. https://www.rfc-editor.org/rfc/rfc9113, https://www.rfc-editor.org/rfc/rfc7541
+gRPC clients use HTTP/2 and show only errors that arrive over HTTP/2, so every call gets UNIMPLEMENTED with PURPOSE.
+https://www.rfc-editor.org/rfc/rfc9113, https://www.rfc-editor.org/rfc/rfc7541
 """
 
 import logging
@@ -12,12 +12,12 @@ from otlp_viewer.receive.repair import varint
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PURPOSE = (
-    "This port takes OTLP over HTTP, not over gRPC. Start the program that sends with"
-    " OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or use its OTLP/HTTP exporter."
+    "This port accepts OTLP over HTTP, not gRPC. Set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf in the sending"
+    " program, or use its OTLP/HTTP exporter."
 )
 HEADERS, SETTINGS, PING = 1, 4, 6
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
-LONGEST_FRAME = 1 << 14  # of a client that was not allowed more
+MAX_FRAME = 1 << 14  # HTTP/2's default limit
 UNIMPLEMENTED = b"12"
 
 logger = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ def frame(kind: int, flags: int = 0, stream: bytes = bytes(4), payload: bytes = 
 
 
 def header(name: bytes, value: bytes) -> bytes:
-    """Return a header as HPACK has it, in full."""
+    """Return a header in HPACK, as a literal without indexing."""
     return b"\x00" + b"".join(
         (bytes([len(x)]) if len(x) < 127 else b"\x7f" + varint(len(x) - 127)) + x for x in (name, value)
     )
 
 
-ANSWER = b"\x88" + b"".join(  # 0x88 is ":status: 200"
+RESPONSE = b"\x88" + b"".join(  # 0x88 is ":status: 200"
     header(name, value)
     for name, value in (
         (b"content-type", b"application/grpc"),
@@ -45,14 +45,14 @@ ANSWER = b"\x88" + b"".join(  # 0x88 is ":status: 200"
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection, over HTTP/1.1 or from a gRPC client; the first of those is logged."""
+    """A connection over HTTP/1.1 or from a gRPC client. Logs the first gRPC client."""
 
     reported = False
     frames: bytes | None = None
-    """What is left of frames; None in HTTP/1.1."""
+    """Unprocessed bytes of HTTP/2 frames; None for HTTP/1.1."""
 
     def received(self, data: bytes) -> bool:
-        """Take what came; return whether there was something."""
+        """Process received data; return whether there was any."""
         if self.frames is None:
             if self.request is not None or not data.startswith(PREFACE):
                 return bool(super().received(data))
@@ -64,7 +64,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.frames += data
         while len(self.frames) >= 9:
             length, kind, flags, stream = int.from_bytes(self.frames[:3], "big"), *self.frames[3:5], self.frames[5:9]
-            if length > LONGEST_FRAME:
+            if length > MAX_FRAME:
                 self.will_close = True
                 break
             if len(self.frames) < 9 + length:
@@ -73,5 +73,5 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             if kind in (SETTINGS, PING) and not flags & ACK:
                 self.send(frame(kind, ACK, stream, payload if kind == PING else b""))
             elif kind == HEADERS:
-                self.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, ANSWER))
+                self.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, RESPONSE))
         return True

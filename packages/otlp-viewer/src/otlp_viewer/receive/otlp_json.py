@@ -1,8 +1,8 @@
-"""Takes exports in OTLP's JSON apart into the same records as those in protobuf.
+"""Converts OTLP/JSON exports into the same records as protobuf exports.
 
-JSON comes from programs that write it themselves, so what can be understood is: ids in hex of either case, names in
-camelCase or snake_case, enums as names or numbers, 64-bit numbers as text or not. A number beyond its type becomes the
-nearest one, half of a surrogate pair U+FFFD. An attribute that cannot be read is left out.
+Programs without an SDK often write this JSON, so parsing is lenient: hex IDs in either case, names in camelCase or
+snake_case, enums as names or numbers, 64-bit numbers as strings or numbers. An out-of-range number becomes the nearest
+valid one, and a lone surrogate becomes U+FFFD. Unreadable attributes are left out.
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
 
@@ -22,15 +22,15 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otlp_viewer.receive.records import LIBRARY, NotOtlp, Problems, Records, Signal
-from otlp_viewer.receive.repair import DEEPEST, varint
+from otlp_viewer.receive.repair import MAX_DEPTH, varint
 
 IDS = ("trace_id", "span_id", "parent_span_id")
 NAMES = {"traces": ("resourceSpans", "scopeSpans", "spans"), "logs": ("resourceLogs", "scopeLogs", "logRecords")}
-DEEPEST_JSON = 300  # objects and lists
+MAX_JSON_DEPTH = 300  # objects and lists
 LEFT_OUT = "left out"
-TOO_DEEP = "left out: values that are nested too deeply"
-REPAIRED = "repaired: U+FFFD is in place of half of a character"
-NEAREST = "changed: the nearest number that the field can have is in place of one beyond it"
+TOO_DEEP = "left out: values nested too deeply"
+REPAIRED = "repaired: U+FFFD replaces a lone surrogate"
+CLAMPED = "changed: an out-of-range number became the nearest valid one"
 DESCRIPTORS: dict[str, Descriptor] = {"traces": Span.DESCRIPTOR, "logs": LogRecord.DESCRIPTOR}
 RANGES = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
@@ -45,8 +45,8 @@ RANGES = {
 
 
 def from_json(body: bytes, signal: Signal, problems: Problems) -> list[Records]:
-    """Return the records of an export; what cannot be read goes to `problems`. Raises NotOtlp."""
-    export = _loaded(body.decode("utf-8-sig", "replace"), problems)
+    """Return the records of an export. Add what cannot be read to `problems`. Raises NotOtlp."""
+    export = _parse(body.decode("utf-8-sig", "replace"), problems)
     groups_name, scopes_name, records_name = NAMES[signal]
     if not isinstance(export, dict):
         raise NotOtlp("the body must be a JSON object")
@@ -54,9 +54,9 @@ def from_json(body: bytes, signal: Signal, problems: Problems) -> list[Records]:
     if groups is None and not _has(export, groups_name) and export:
         for other, path in (("resourceSpans", "traces"), ("resourceLogs", "logs"), ("resourceMetrics", "metrics")):
             if _get(export, other) is not None:
-                raise NotOtlp(f"{other} belong to /v1/{path}, not to /v1/{signal}")
-        raise NotOtlp(f"not an OTLP export of {signal}: it has no {groups_name}, but {_names(export)}")
-    found = []
+                raise NotOtlp(f"send {other} to /v1/{path}, not to /v1/{signal}")
+        raise NotOtlp(f"not an OTLP {signal} export: it has no {groups_name}, only {_names(export)}")
+    results = []
     for group in _objects(groups, groups_name):
         if any(name.lower().startswith("instrumentationlibrary") for name in group):
             raise NotOtlp(LIBRARY)
@@ -68,13 +68,13 @@ def from_json(body: bytes, signal: Signal, problems: Problems) -> list[Records]:
                     records.append(encode(record, DESCRIPTORS[signal], f"{records_name}[{number}]", problems))
                 except NotOtlp as error:
                     problems.reject(f"cannot be read: {error}")
-            of = _shared(_get(scope, "scope"), InstrumentationScope.DESCRIPTOR, "scope", problems)
-            found.append(Records(resource, of, records))
-    return found
+            scope_bytes = _shared(_get(scope, "scope"), InstrumentationScope.DESCRIPTOR, "scope", problems)
+            results.append(Records(resource, scope_bytes, records))
+    return results
 
 
-def _loaded(text: str, problems: Problems) -> Any:
-    """Return JSON; what is nested too deeply for the interpreter is null."""
+def _parse(text: str, problems: Problems) -> Any:
+    """Parse JSON. Values nested too deeply for the interpreter become null."""
     try:
         try:
             return json.loads(text, parse_int=_integer)
@@ -86,24 +86,24 @@ def _loaded(text: str, problems: Problems) -> Any:
 
 
 def _shallow(text: str) -> str:
-    """Return JSON in which null is in place of what is nested more than DEEPEST_JSON deep."""
-    made = []
+    """Replace values nested deeper than MAX_JSON_DEPTH with null."""
+    output = []
     depth = start = 0
     for token in re.finditer(r'"(?:[^"\\]|\\.)*+"|[][{}]', text, re.DOTALL):
         if token[0] in "[{":
             depth += 1
-            if depth == DEEPEST_JSON:
-                made.append(text[start : token.start()])
+            if depth == MAX_JSON_DEPTH:
+                output.append(text[start : token.start()])
         elif token[0] in "]}":
             depth -= 1
-            if depth == DEEPEST_JSON - 1:
-                made.append("null")
+            if depth == MAX_JSON_DEPTH - 1:
+                output.append("null")
                 start = token.end()
-    return "".join([*made, text[start:]])
+    return "".join([*output, text[start:]])
 
 
 def _shared(fields: Any, descriptor: Descriptor, where: str, problems: Problems) -> bytes:
-    """Return a resource or a scope, an empty one where it cannot be read."""
+    """Encode a resource or a scope. An unreadable one becomes empty."""
     try:
         return encode({} if fields is None else fields, descriptor, where, problems)
     except NotOtlp as error:
@@ -112,7 +112,7 @@ def _shared(fields: Any, descriptor: Descriptor, where: str, problems: Problems)
 
 
 def _integer(digits: str) -> int | float:
-    """Return a JSON integer, however long it is: the interpreter refuses those of thousands of digits."""
+    """Parse a JSON integer of any length; Python rejects those with thousands of digits."""
     return int(digits) if len(digits) < 400 else float(digits)
 
 
@@ -121,7 +121,7 @@ def _names(export: dict[str, Any]) -> str:
 
 
 def _get(fields: dict[str, Any], name: str) -> Any:
-    """Return the field of a camelCase name, written that way or in snake_case."""
+    """Return a field by its camelCase name or the same name in snake_case."""
     return fields.get(name, fields.get(_snake(name)))
 
 
@@ -140,48 +140,48 @@ def _list(value: Any, name: str) -> list[Any]:
 
 
 def _objects(value: Any, name: str) -> list[dict[str, Any]]:
-    found = _list(value, name)
-    if not all(isinstance(one, dict) for one in found):
+    results = _list(value, name)
+    if not all(isinstance(item, dict) for item in results):
         raise NotOtlp(f"{name} must be a list of objects")
-    return found
+    return results
 
 
 def encode(fields: Any, descriptor: Descriptor, where: str, problems: Problems, depth: int = 0) -> bytes:
-    """Return an object as the protobuf message of this descriptor. Raises NotOtlp, with where it is wrong."""
+    """Encode an object as a protobuf message of this type. Raises NotOtlp, which names the invalid field."""
     if not isinstance(fields, dict):
         raise NotOtlp(f"{where} must be an object")
-    made = bytearray()
+    output = bytearray()
     known = _fields(descriptor)
     for name, value in fields.items():
         field = known.get(name)
         if field is None or value is None:
             continue
         if not field.is_repeated:
-            made += _field(value, field, f"{where}.{name}", problems, depth)
+            output += _field(value, field, f"{where}.{name}", problems, depth)
         elif isinstance(value, list):
-            for number, one in enumerate(value):
+            for number, item in enumerate(value):
                 try:
-                    made += _field(one, field, f"{where}.{name}[{number}]", problems, depth)
+                    output += _field(item, field, f"{where}.{name}[{number}]", problems, depth)
                 except NotOtlp as error:
                     if field.name != "attributes":
                         raise
                     problems.note(f"{LEFT_OUT}: {error}")
         else:
             raise NotOtlp(f"{where}.{name} must be a list")
-    return bytes(made)
+    return bytes(output)
 
 
 @cache
 def _fields(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
-    """Return the fields of a message by both of their names."""
+    """Return the fields of a message by both names."""
     return {**descriptor.fields_by_name, **descriptor.fields_by_camelcase_name}
 
 
 def _field(value: Any, field: FieldDescriptor, where: str, problems: Problems, depth: int) -> bytes:
-    """Return one field with its tag."""
+    """Encode one field with its tag."""
     kind = field.type
     if kind == FieldDescriptor.TYPE_MESSAGE:
-        if depth >= DEEPEST:
+        if depth >= MAX_DEPTH:
             return b""
         data = encode({} if value is None else value, field.message_type, where, problems, depth + 1)
     elif kind == FieldDescriptor.TYPE_STRING:
@@ -191,18 +191,18 @@ def _field(value: Any, field: FieldDescriptor, where: str, problems: Problems, d
     elif kind == FieldDescriptor.TYPE_DOUBLE:
         return varint(field.number << 3 | 1) + struct.pack("<d", _double(value, where))
     else:
-        number = _whole(value, field, where, problems)
+        number = _clamped_integer(value, field, where, problems)
         if kind in (FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_FIXED32):
-            wide = kind == FieldDescriptor.TYPE_FIXED64
-            return varint(field.number << 3 | (1 if wide else 5)) + struct.pack("<Q" if wide else "<I", number)
+            is_64 = kind == FieldDescriptor.TYPE_FIXED64
+            return varint(field.number << 3 | (1 if is_64 else 5)) + struct.pack("<Q" if is_64 else "<I", number)
         return varint(field.number << 3) + varint(number % (1 << 64))
     return varint(field.number << 3 | 2) + varint(len(data)) + data
 
 
 def _text(value: Any, where: str, problems: Problems) -> str:
-    """Return text whose halves of surrogate pairs are U+FFFD, and whose pairs are characters."""
+    """Decode surrogate pairs, and replace lone surrogates with U+FFFD."""
     if not isinstance(value, str):
-        raise NotOtlp(f"{where} must be text")
+        raise NotOtlp(f"{where} must be a string")
     utf16 = value.encode("utf-16-le", "surrogatepass")
     try:
         return utf16.decode("utf-16-le")
@@ -213,7 +213,7 @@ def _text(value: Any, where: str, problems: Problems) -> str:
 
 def _bytes(value: Any, name: str, where: str) -> bytes:
     if not isinstance(value, str):
-        raise NotOtlp(f"{where} must be text")
+        raise NotOtlp(f"{where} must be a string")
     try:
         if name in IDS:
             return bytes.fromhex(value)
@@ -231,13 +231,13 @@ def _double(value: Any, where: str) -> float:
         raise NotOtlp(f"{where} must be a number") from None
 
 
-def _whole(value: Any, field: FieldDescriptor, where: str, problems: Problems) -> int:
-    """Return a whole number, or the nearest one that the field can have."""
+def _clamped_integer(value: Any, field: FieldDescriptor, where: str, problems: Problems) -> int:
+    """Return an integer, clamped to the range of the field."""
     lowest, highest = RANGES[field.type]
     if field.type == FieldDescriptor.TYPE_ENUM and isinstance(value, str):
-        named = field.enum_type.values_by_name.get(value)
-        if named is not None:
-            return int(named.number)
+        enum_value = field.enum_type.values_by_name.get(value)
+        if enum_value is not None:
+            return int(enum_value.number)
     if isinstance(value, str) and field.type != FieldDescriptor.TYPE_BOOL and len(value) <= 400:
         try:
             value = int(value)
@@ -249,8 +249,8 @@ def _whole(value: Any, field: FieldDescriptor, where: str, problems: Problems) -
     if isinstance(value, float):
         value = None if math.isnan(value) else round(min(max(value, -1e20), 1e20))
     if not isinstance(value, int) or (isinstance(value, bool) != (field.type == FieldDescriptor.TYPE_BOOL)):
-        expected = "true or false" if field.type == FieldDescriptor.TYPE_BOOL else "a whole number"
+        expected = "true or false" if field.type == FieldDescriptor.TYPE_BOOL else "an integer"
         raise NotOtlp(f"{where} must be {expected}")
     if not lowest <= value <= highest:
-        problems.note(NEAREST)
+        problems.note(CLAMPED)
     return min(max(value, lowest), highest)

@@ -1,4 +1,4 @@
-"""Takes an export apart into records, each with the resource and scope that it belongs to."""
+"""Splits an export into records, grouped by resource and scope."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,16 +9,16 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from otlp_viewer.receive import wire
 
 Signal = Literal["traces", "logs"]
-MOST_REASONS = 20
+MAX_REASONS = 20
 
 
 class NotOtlp(ValueError):
-    """An export that nothing can be taken from, with the reason."""
+    """The body is not an OTLP export; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Spans, or log records, of one scope; everything is OTLP's protobuf."""
+    """Spans or log records of one scope, encoded as OTLP protobuf."""
 
     resource: bytes
     scope: bytes
@@ -27,7 +27,7 @@ class Records:
 
 @dataclass(slots=True)
 class Problems:
-    """What was refused, and what was changed, of one export."""
+    """The records of one export that were rejected or changed, and why."""
 
     rejected: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
@@ -37,16 +37,16 @@ class Problems:
         self.note(reason, count)
 
     def note(self, reason: str, count: int = 1) -> None:
-        if len(self.reasons) >= MOST_REASONS and reason not in self.reasons:
+        if len(self.reasons) >= MAX_REASONS and reason not in self.reasons:
             reason = "for other reasons"
         self.reasons[reason] = self.reasons.get(reason, 0) + count
 
     def sentence(self) -> str:
-        """Return every reason with how often it was met; "" where there is none."""
+        """Return all reasons with their counts, or "" if there are none."""
         return "; ".join(f"{count} {reason}" for reason, count in self.reasons.items())
 
 
-LIBRARY = "instrumentationLibrary fields are of OTLP before 0.19: send scopeSpans or scopeLogs"
+LIBRARY = "instrumentationLibrary fields belong to OTLP before 0.19: send scopeSpans or scopeLogs"
 
 
 def from_protobuf(body: bytes) -> list[Records]:

@@ -1,9 +1,8 @@
-"""OTLP's messages, declared so that each record is read by itself, and only as far as it must be.
+"""OTLP's messages, declared so that each record is parsed separately, and no deeper than needed.
 
-On the wire a message in a field looks like bytes. Here spans, log records, resources, scopes and attributes are
-bytes: one that cannot be read is left out alone, equal attributes are decoded once, and a record can be stored as it
-came.
-Field numbers are those of https://github.com/open-telemetry/opentelemetry-proto (1.9). Traces and logs have one shape.
+On the wire, a nested message looks like bytes. Here spans, log records, resources, scopes and attributes are bytes
+fields: an unreadable one does not affect others, equal attributes are decoded once, and records are stored unchanged.
+Field numbers: https://github.com/open-telemetry/opentelemetry-proto (1.9). Traces and logs have the same structure.
 """
 
 from typing import Any
@@ -22,7 +21,7 @@ INT32, UINT32, FIXED64 = (
     FieldDescriptorProto.TYPE_UINT32,
     FieldDescriptorProto.TYPE_FIXED64,
 )
-MANY = {"groups", "scopes", "records", "attributes", "events", "links"}
+REPEATED = {"groups", "scopes", "records", "attributes", "events", "links"}
 
 MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
     "Export": {"groups": (1, "Group")},
@@ -60,23 +59,23 @@ MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
 }
 
 
-def _declared() -> dict[str, Any]:
+def _build_classes() -> dict[str, Any]:
     file = FileDescriptorProto(name="otlp_viewer/wire.proto", package="otlp_viewer.wire", syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
-            many = FieldDescriptorProto.LABEL_REPEATED if field in MANY else FieldDescriptorProto.LABEL_OPTIONAL
-            made = message.field.add(name=field, number=number, label=many)
+            label = FieldDescriptorProto.LABEL_REPEATED if field in REPEATED else FieldDescriptorProto.LABEL_OPTIONAL
+            descriptor = message.field.add(name=field, number=number, label=label)
             if isinstance(kind, str):
-                made.type, made.type_name = MESSAGE, f".otlp_viewer.wire.{kind}"
+                descriptor.type, descriptor.type_name = MESSAGE, f".otlp_viewer.wire.{kind}"
             else:
-                made.type = kind
+                descriptor.type = kind
     pool = DescriptorPool()
     pool.Add(file)
     return {name: GetMessageClass(pool.FindMessageTypeByName(f"otlp_viewer.wire.{name}")) for name in MESSAGES}
 
 
-_CLASSES = _declared()
+_CLASSES = _build_classes()
 Export = _CLASSES["Export"]
 Span = _CLASSES["Span"]
 Log = _CLASSES["Log"]
