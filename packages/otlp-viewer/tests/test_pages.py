@@ -270,6 +270,22 @@ def test_the_legend_of_many_lines_opens(client: FlaskClient, store: Store) -> No
     assert len(re.findall(r'<path class="line [^"]*extra"', answer)) == 12
 
 
+def test_lines_of_few_values_stand_for_longer_or_are_points(client: FlaskClient, store: Store) -> None:
+    p90 = {"calculations": [{"op": "P90", "column": "duration_ms"}]}
+    add(store, [span(n, at=11.0 * n) for n in range(1, 50)])
+    often = client.get(asked(p90), headers=HTML).text
+    assert "10 s per point" in often
+    assert "Points stand where values are few" not in often
+    assert 'class="point' not in often
+    as_asked = asked(p90 | {"start_time": NOON, "end_time": NOON + 600, "granularity": 5})
+    assert "5 s per point" in page(client, as_asked).text
+    store.clear()
+    add(store, [span(n, at=200.0 * n) for n in range(1, 4)])
+    rarely = client.get(asked(p90), headers=HTML).text
+    assert "Points stand where values are few, gaps where there are none." in rarely
+    assert rarely.count('class="point shape0') == 3
+
+
 def test_an_axis_says_where_it_leaves_idle_time_out(client: FlaskClient, store: Store) -> None:
     add_logs(store, [log(n, at=float(n)) for n in range(1, 20)])
     assert "Idle time is left out" not in page(client, "/logs").text
@@ -398,6 +414,18 @@ def test_a_box_shows_what_sets_its_spans_apart_and_leads_to_their_traces(client:
     for wrong in ("x", "1,2,3", "nan,1,2,3,duration_ms", "1,2,3,4,name", "1,2,3,4,nowhere", "1e999,2,3,4,duration_ms"):
         assert client.get(asked({}, box=wrong), headers=HTML).status_code == 200
         assert client.get("/traces?" + urlencode({"box": wrong}), headers=HTML).status_code == 200
+
+
+def test_fields_that_say_the_same_are_one_entry(client: FlaskClient, store: Store) -> None:
+    for number in range(100):
+        slow, route = number < 10, "/slow" if number < 30 else "/quick"
+        fields = {"name": f"GET {route}", "http.route": route, "url.path": route}
+        fields["app.plan"] = "free" if slow or number >= 80 else "paid"  # as frequent, but not for the same spans
+        add(store, [span(number + 1, at=number / 10, duration_ms=900.0 if slow else 5.0, **fields)])
+    box = f"{NOON},{NOON + 10},500,1000,duration_ms"
+    found = client.get(asked({"calculations": [{"op": "HEATMAP", "column": "duration_ms"}]}, box=box), headers=HTML)
+    captions = [re.sub("<[^>]*>", "", one) for one in re.findall("<caption>(.*?)</caption>", found.text)]
+    assert captions == ["app.plan", "http.route, also name, url.path"]
 
 
 def test_a_cell_leads_to_its_slowest_span(client: FlaskClient, store: Store) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from otlp_viewer.query.answer import nice
+from otlp_viewer.query.parse import STEPS
 from otlp_viewer.query.types import Answer, Calculation
 from otlp_viewer.web.axis import Axis
 
@@ -18,6 +19,9 @@ FEW = 6
 FIRST_LINES = 8
 MOST_LINES = 20
 """Lines after the first ones are hidden until the legend is opened."""
+FEWEST_COLUMNS = 12
+MOST_ALONE = 0.1
+"""Where more values of the lines than this share have no neighbor, each stands for a longer time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Line:
     group: int
     path: str
     dots: Sequence[tuple[float, float]]
-    """Percent from the left and pixels from the top of values without neighbors."""
+    """Percent from the left and pixels from the top of values that stand alone or in twos."""
     values: Sequence[tuple[int, float]]
     """Column and value."""
 
@@ -109,6 +113,20 @@ def _grid(
     )
 
 
+def step_of_lines(answer: Answer, axis: Axis) -> float:
+    """Return the seconds that a value of a line stands for: those of a column, or more where few have neighbors."""
+    keys = {group.key for group in answer.groups[:MOST_LINES]}
+    points = [(point.key, point.time) for point in answer.series if point.key in keys]
+    longest = axis.columns * axis.step / FEWEST_COLUMNS
+    step = axis.step
+    for step in [axis.step, *(one for one in STEPS if axis.step < one <= longest)]:
+        found = {(key, math.floor(time / step + 1e-6)) for key, time in points}
+        alone = sum((key, at - 1) not in found and (key, at + 1) not in found for key, at in found)
+        if alone <= MOST_ALONE * len(found):
+            break
+    return step
+
+
 def lines(answer: Answer, made: Calculation, axis: Axis) -> Lines | None:
     """Return a line for each of the first groups: where a group has no events its COUNT is 0, and others have a gap."""
     number = list(answer.query.values).index(made)
@@ -138,7 +156,7 @@ def lines(answer: Answer, made: Calculation, axis: Axis) -> Lines | None:
 
 
 def _path(values: Mapping[int, float], axis: Axis, down: Any) -> tuple[str, list[tuple[float, float]]]:
-    """Return a path through values in columns side by side, and dots for those that stand alone."""
+    """Return a path through values in columns side by side, and dots for those that stand alone or in twos."""
     starts = {period.first for period in axis.periods}
     runs: list[list[tuple[float, float]]] = []
     last = -2
@@ -149,7 +167,7 @@ def _path(values: Mapping[int, float], axis: Axis, down: Any) -> tuple[str, list
         runs[-1].append(place)
         last = column
     path = "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in run) for run in runs if len(run) > 1)
-    return path, [(round(run[0][0] / axis.width * 100, 3), run[0][1]) for run in runs if len(run) == 1]
+    return path, [(round(x / axis.width * 100, 3), y) for run in runs if len(run) <= 2 for x, y in run]
 
 
 def _row_of(value: float, edges: Sequence[float]) -> float:

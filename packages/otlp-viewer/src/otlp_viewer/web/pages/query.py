@@ -1,5 +1,6 @@
 """The query builder and its results, each of which leads to the traces behind it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from otlp_viewer.query.types import (
     Box,
     Calculation,
     Comparison,
+    FieldComparison,
     Group,
     Invalid,
     Order,
@@ -142,8 +144,16 @@ def _results(site: Site, query: Query, specification: Json) -> Json:
     """Return the charts and the table of a query's answer, each with the addresses that it leads to."""
     store = site.store
     own_step = query.granularity if specification.get("granularity") else None
-    time_axis = axis.make(common.activity(store, query), query.start, query.end, own_step)
+    seconds = common.activity(store, query)
+    time_axis = axis.make(seconds, query.start, query.end, own_step)
     answer = store.query(replace(query, granularity=time_axis.step))
+    lines_axis, series = time_axis, answer
+    step = own_step or charts.step_of_lines(answer, time_axis)
+    if query.values and step != time_axis.step:
+        lines_axis = axis.make(seconds, query.start, query.end, step)
+        asked = replace(query, calculations=query.values, granularity=step)
+        series = replace(store.query(asked), groups=answer.groups)
+    lines = [line for made in query.values if (line := charts.lines(series, made, lines_axis)) is not None]
     about = common.only_filters(specification)
     rows = [_row(site, answer, group, number, about) for number, group in enumerate(answer.groups)]
     names = [made.name for made in query.values]
@@ -161,7 +171,9 @@ def _results(site: Site, query: Query, specification: Json) -> Json:
         "headings": _headings(query, specification),
         "largest": largest,
         "heatmaps": heatmaps,
-        "lines": [line for made in query.values if (line := charts.lines(answer, made, time_axis)) is not None],
+        "lines": lines,
+        "lines_axis": lines_axis,
+        "dotted": {line.group for chart in lines for line in chart.lines if line.dots},
         "most_lines": charts.MOST_LINES,
         "first_lines": charts.FIRST_LINES,
         "line_groups": [
@@ -219,20 +231,44 @@ def _comparison(found: Comparison, specification: Json, box: Box) -> Json:
     about = common.only_filters(specification)
     text = common.box_text(box)
     fields = []
-    for field in found.fields:
+    for field, *others in _alike(found.fields):
         values = []
         for share in field.values:
             also = _wanting(field.name, share)
             narrow = None if common.is_any(about) else common.narrowed(specification, also)
             traces = traces_url(about, also, sort="duration", **({"box": text} if share.inside else {}))
             values.append({"share": share, "narrow": narrow, "traces": traces})
-        fields.append({"name": field.name, "values": values})
+        fields.append({"name": field.name, "also": [one.name for one in others], "values": values})
     return {
         "inside": found.inside,
         "outside": found.outside,
         "fields": fields,
         "traces": traces_url(about, box=text, sort="duration"),
     }
+
+
+def _alike(fields: Sequence[FieldComparison]) -> list[list[FieldComparison]]:
+    """Return together the fields that say the same, such as a route and the name that it is part of."""
+    found: list[list[FieldComparison]] = []
+    for field in fields:
+        alike = next((one for one in found if _says_the_same(one[0], field)), None)
+        if alike:
+            alike.append(field)
+        else:
+            found.append([field])
+    return found
+
+
+def _says_the_same(one: FieldComparison, other: FieldComparison) -> bool:
+    """Whether each value of a field is as frequent as one of the other's that it is part of, or that is part of it."""
+
+    def same(some: Share, others: Share) -> bool:
+        a, b = some.value, others.value
+        texts = isinstance(a, str) and isinstance(b, str) and (a in b or b in a)
+        return replace(some, value=None) == replace(others, value=None) and (texts or a == b)
+
+    values = [any(same(share, candidate) for candidate in other.values) for share in one.values]
+    return len(one.values) == len(other.values) and all(values)
 
 
 def _wanting(column: str, share: Share) -> list[Json]:
