@@ -248,7 +248,7 @@ def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
         ({"resourceSpans": [None]}, "resourceSpans must be a list of objects"),
         ({"resourceLogs": []}, "send resourceLogs to /v1/logs, not to /v1/traces"),
         ({"resourceMetrics": []}, "send resourceMetrics to /v1/metrics"),
-        ({"spans": [], "batch": 1}, 'it has no resourceSpans, but "spans", "batch"'),
+        ({"spans": [], "batch": 1}, 'it has no resourceSpans, only "spans", "batch"'),
         ({"resourceSpans": [{"instrumentationLibrarySpans": []}]}, "OTLP before 0.19"),
     ],
 )
