@@ -157,7 +157,7 @@ def test_idle_time_between_two_bursts_is_left_out() -> None:
 def test_steady_traffic_is_one_period() -> None:
     made = axis.make(range(NOON, NOON + 3600, 7), NOON, NOON + 3600)
     assert len(made.periods) == 1
-    assert made.columns <= axis.MOST_COLUMNS + 1
+    assert made.columns <= axis.MAX_COLUMNS + 1
 
 
 def test_several_days_have_dates() -> None:
@@ -179,7 +179,7 @@ def test_every_second_with_events_is_on_the_axis_and_no_labels_touch(seconds: li
     assert all(after.at - before.at >= 11 for before, after in itertools.pairwise(made.ticks))
     narrow = [tick for tick in made.ticks if not tick.wide]
     assert all(after.at - before.at >= 34 for before, after in itertools.pairwise(narrow))
-    assert len(made.periods) <= axis.MOST_PERIODS
+    assert len(made.periods) <= axis.MAX_PERIODS
 
 
 # Colors
@@ -278,7 +278,7 @@ def test_round_values_of_an_axis_have_no_zeros_that_say_nothing() -> None:
 @pytest.mark.parametrize(
     ("message", "text"),
     [
-        ("a column is a text", "A column is a text"),
+        ("a column must be a string", "A column must be a string"),
         ("“abc” is not a duration.", "“abc” is not a duration."),
         ("time_range must be a second or more", "time_range must be a second or more"),
         ("", ""),

@@ -1,4 +1,4 @@
-"""Shows a trace as a tree of text."""
+"""Renders a trace as a text tree."""
 
 import json
 import unicodedata
@@ -10,14 +10,14 @@ from otlp_viewer.messages import Span
 from otlp_viewer.model import SpanOutline, Trace
 from otlp_viewer.tree import Node, walk
 
-MOST_LINES = 60
-MOST_ATTRIBUTES = 12
-RUN = 3
-"""This many leaves side by side that have one name become one line."""
-WIDEST_RAILS = 48
-WIDEST_LABEL = 72
+MAX_LINES = 60
+MAX_ATTRIBUTES = 12
+MIN_RUN = 3
+"""At least this many adjacent leaves with the same name become one line."""
+MAX_RAILS_WIDTH = 48
+MAX_LABEL_WIDTH = 72
 LABEL_SHARE = 0.6
-"""Of a terminal's width."""
+"""Share of the terminal's width."""
 
 STYLES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
@@ -26,7 +26,7 @@ Piece = tuple[str, str]  # a text, and its style ("" for none)
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What is printed of a span besides what an outline has; short, however large the span is."""
+    """The printed parts of a span that its outline lacks, shortened."""
 
     label: list[Piece]
     error: str
@@ -34,35 +34,35 @@ class Details:
 
 
 def render(trace: Trace, color: bool = False, width: int = 0, named: bool = True) -> str:
-    """Return a trace as lines of text, with ANSI colors if asked.
+    """Return a trace as lines of text, with ANSI colors if `color`.
 
-    No line is wider than `width` columns (0: any width). The first line ends in the trace's id, if `named`. Nothing in
-    a span can steer a terminal: what is not printable becomes an escape. Long values are cut, leaves of one name are
-    drawn together, and lines after the first MOST_LINES are only counted.
+    No line is wider than `width` columns (0: any width). The first line ends with the trace ID if `named`. Unprintable
+    characters are escaped, so that a span cannot send control sequences to the terminal. Long values are cut, adjacent
+    leaves with the same name share a line, and lines after the first MAX_LINES are only counted.
     """
     rows: list[tuple[list[Piece], str, list[Piece]]] = []
     rails: list[str] = []
     services: list[str] = []
     runs = _runs(list(walk(trace.spans)))
-    drawn = runs[:MOST_LINES]
-    details = {span.row: _details(span) for span in trace.read([run[0].span.row for run in drawn if len(run) == 1])}
-    for run in drawn:
+    printed = runs[:MAX_LINES]
+    details = {span.row: _details(span) for span in trace.read([run[0].span.row for run in printed if len(run) == 1])}
+    for run in printed:
         node = run[-1]
         del rails[node.depth :], services[node.depth :]
         branch = ("└─ " if node.last else "├─ ") if node.depth else ""
-        label = [(("".join(rails) + branch)[-WIDEST_RAILS:], "dim"), *_label(run, details)]
+        label = [(("".join(rails) + branch)[-MAX_RAILS_WIDTH:], "dim"), *_label(run, details)]
         if services[-1:] != [node.span.service]:
             label.append(("  " + visible(node.span.service, 40), "cyan"))
-        rows.append((label, _duration(sum(one.span.duration_ms for one in run)), _remarks(run, details)))
+        rows.append((label, _duration(sum(leaf.span.duration_ms for leaf in run)), _remarks(run, details)))
         rails.append(("   " if node.last else "│  ") if node.depth else "")
         services.append(node.span.service)
     if named:
         rows[0][2].insert(0, (f"  trace {trace.summary.trace_id}", "dim"))
 
-    widest = min(WIDEST_LABEL, max(int(width * LABEL_SHARE), 12)) if width else WIDEST_LABEL
+    max_width = min(MAX_LABEL_WIDTH, max(int(width * LABEL_SHARE), 12)) if width else MAX_LABEL_WIDTH
     if width:
-        rows = [(_cut(label, widest), duration, remarks) for label, duration, remarks in rows]
-    label_width = min(max(_width(label) for label, _, _ in rows), widest)
+        rows = [(_cut(label, max_width), duration, remarks) for label, duration, remarks in rows]
+    label_width = min(max(_width(label) for label, _, _ in rows), max_width)
     duration_width = max(len(duration) for _, duration, _ in rows)
     text = []
     for label, duration, remarks in rows:
@@ -70,30 +70,30 @@ def render(trace: Trace, color: bool = False, width: int = 0, named: bool = True
         pieces = [*label, (gap or "  ", ""), (duration, ""), *remarks]
         pieces = _cut(pieces, width) if width else pieces
         text.append("".join(_paint(piece, style if color else "") for piece, style in pieces).rstrip(" "))
-    left = trace.summary.span_count - sum(map(len, drawn))
-    if left > 0:
-        text.append(f"… {left:,} more span{'s' if left > 1 else ''}")
+    remaining = trace.summary.span_count - sum(map(len, printed))
+    if remaining > 0:
+        text.append(f"… {remaining:,} more span{'s' if remaining > 1 else ''}")
     return "\n".join(text) + "\n"
 
 
 def _runs(nodes: list[Node[SpanOutline]]) -> list[list[Node[SpanOutline]]]:
-    """Return the nodes line by line: each alone, or leaves side by side with one name and no errors together."""
+    """Group the nodes by line: adjacent leaves with the same name and no errors share one."""
     runs: list[list[Node[SpanOutline]]] = []
-    together: list[Node[SpanOutline]] = []
+    group: list[Node[SpanOutline]] = []
 
     def close() -> None:
-        runs.extend([together.copy()] if len(together) >= RUN else [[one] for one in together])
-        together.clear()
+        runs.extend([group.copy()] if len(group) >= MIN_RUN else [[leaf_node] for leaf_node in group])
+        group.clear()
 
     for number, node in enumerate(nodes):
-        leaf = number + 1 == len(nodes) or nodes[number + 1].depth <= node.depth
-        if together and not (
-            node.depth == together[0].depth
-            and (node.span.name, node.span.service) == (together[0].span.name, together[0].span.service)
+        is_leaf = number + 1 == len(nodes) or nodes[number + 1].depth <= node.depth
+        if group and not (
+            node.depth == group[0].depth
+            and (node.span.name, node.span.service) == (group[0].span.name, group[0].span.service)
         ):
             close()
-        if leaf and node.depth and not node.span.error and not node.note:
-            together.append(node)
+        if is_leaf and node.depth and not node.span.error and not node.note:
+            group.append(node)
         else:
             close()
             runs.append([node])
@@ -101,11 +101,11 @@ def _runs(nodes: list[Node[SpanOutline]]) -> list[list[Node[SpanOutline]]]:
     return runs
 
 
-def visible(value: Any, longest: int) -> str:
-    """Return a value as at most `longest` of its characters, unprintable ones as escapes."""
+def visible(value: Any, max_length: int) -> str:
+    """Return a value as text of at most `max_length` characters, with unprintable ones escaped."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if len(text) > longest:
-        text = text[: longest - 1] + "…"
+    if len(text) > max_length:
+        text = text[: max_length - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -119,15 +119,15 @@ def _label(run: list[Node[SpanOutline]], details: Mapping[int, Details]) -> list
 
 def _remarks(run: list[Node[SpanOutline]], details: Mapping[int, Details]) -> list[Piece]:
     if len(run) > 1:
-        return [(f"  longest {_duration(max(one.span.duration_ms for one in run)).strip()}", "dim")]
+        return [(f"  longest {_duration(max(leaf.span.duration_ms for leaf in run)).strip()}", "dim")]
     node = run[0]
-    about = details.get(node.span.row, Details([], node.span.status_message, []))
+    span_details = details.get(node.span.row, Details([], node.span.status_message, []))
     pieces: list[Piece] = []
     if node.span.error:
-        pieces.append((f"  ✗ {visible(about.error, 120)}".rstrip(), "red"))
+        pieces.append((f"  ✗ {visible(span_details.error, 120)}".rstrip(), "red"))
     if node.note:
         pieces.append((f"  {node.note}", "yellow"))
-    return pieces + about.attributes
+    return pieces + span_details.attributes
 
 
 def _details(span: Span) -> Details:
@@ -141,23 +141,23 @@ def _details(span: Span) -> Details:
         style = "green" if status < 400 else "yellow" if status < 500 else "red"
         label.append((f"  {status}", style))
     pieces: list[Piece] = []
-    own = [name for name in attributes if name.startswith("app.")]
-    for name in own[:MOST_ATTRIBUTES]:
+    names = [name for name in attributes if name.startswith("app.")]
+    for name in names[:MAX_ATTRIBUTES]:
         value = attributes[name]
         if isinstance(value, str) and (" " in value or not value):
             value = f'"{value}"'
         pieces += [(f"  {visible(name, 60)}=", "dim"), (visible(value, 60), "")]
-    if len(own) > MOST_ATTRIBUTES:
-        pieces.append((f"  … {len(own) - MOST_ATTRIBUTES} more", "dim"))
+    if len(names) > MAX_ATTRIBUTES:
+        pieces.append((f"  … {len(names) - MAX_ATTRIBUTES} more", "dim"))
     return Details(label, visible(_error(span), 120), pieces)
 
 
 def _error(span: Span) -> str:
-    """Return the type and message of the last exception, or else the status message."""
+    """Return the type and message of the last exception, or the status message if there is none."""
     for event in reversed(span.events):
         if event.name == "exception":
-            found = (event.attributes.get(f"exception.{part}") for part in ("type", "message"))
-            return ": ".join(str(part) for part in found if part)
+            parts = (event.attributes.get(f"exception.{part}") for part in ("type", "message"))
+            return ": ".join(str(part) for part in parts if part)
     return span.status_message
 
 
@@ -170,27 +170,27 @@ def _width(pieces: Iterable[Piece]) -> int:
 
 
 def _cells(character: str) -> int:
-    """Return how many columns of a terminal a character takes."""
+    """Return the number of terminal columns of a character."""
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _cut(pieces: list[Piece], width: int) -> list[Piece]:
-    """Return the pieces in at most `width` columns, with an ellipsis where something was cut."""
+    """Cut the pieces to `width` columns, ending with an ellipsis."""
     if _width(pieces) <= width:
         return pieces
-    found: list[Piece] = []
-    left = width - 1
+    result: list[Piece] = []
+    remaining = width - 1
     for text, style in pieces:
-        fitting = ""
+        fits = ""
         for character in text:
-            left -= _cells(character)
-            if left < 0:
-                return [*found, (fitting.rstrip(" ") + "…", style)]
-            fitting += character
-        found.append((fitting, style))
-    return found
+            remaining -= _cells(character)
+            if remaining < 0:
+                return [*result, (fits.rstrip(" ") + "…", style)]
+            fits += character
+        result.append((fits, style))
+    return result
 
 
 def _paint(text: str, style: str) -> str:

@@ -1,10 +1,10 @@
-"""What can be calculated and compared: Honeycomb's names, and DuckDB's for the same."""
+"""Calculations and filter operators: Honeycomb's names and their equivalents in DuckDB."""
 
 PERCENTILES = {
     f"P{digits}": float(f"0.{digits}")
     for digits in ("001", "01", "05", "10", "25", "50", "75", "90", "95", "99", "999")
 }
-# Of what is a number; `{}` is that number.
+# Calculations on numbers; `{}` is the number.
 OF_NUMBERS = {
     "SUM": "sum({})",
     "AVG": "avg({})",

@@ -1,4 +1,4 @@
-"""A time axis that leaves long idle times out, so that what happened fills the plot."""
+"""A time axis without long idle times, so that activity fills the plot."""
 
 import bisect
 import itertools
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 
 from otlp_viewer.query.parse import STEPS
 
-MOST_COLUMNS = 120
-MOST_TICKS = 6
-SHORTEST = 5.0
-"""Seconds that an axis covers at least."""
-MOST_PERIODS = 6
+MAX_COLUMNS = 120
+MAX_TICKS = 6
+MIN_LENGTH = 5.0
+"""Minimum length of an axis in seconds."""
+MAX_PERIODS = 6
 IDLE_SHARE = 0.2
-"""A time without events is left out when it takes more than this share of what remains."""
+"""An idle time is left out if it takes more than this share of the remaining axis."""
 IDLE_SECONDS = 10
 DAY = 86400
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A part of the time that is on the axis."""
+    """A continuous part of the axis."""
 
     start: float
     columns: int
     first: int
-    """Its first column among those of all periods."""
+    """Its first column, counted over all periods."""
     x: float
-    """Where it begins, in columns; times that are left out take `Axis.gap` columns each."""
+    """Where it starts, in columns. Each idle time that is left out takes `Axis.gap` columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,20 @@ class Tick:
     value: float
     """Seconds since 1970."""
     wide: bool
-    """Drawn where there is room for six of them; the others where there is room for three too."""
+    """Drawn only on an axis wide enough for six ticks; the others also where three fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
     periods: Sequence[Period]
     step: float
-    """Seconds that a column stands for."""
+    """Seconds per column."""
     gap: float
     ticks: Sequence[Tick]
     tick_step: float
     """Seconds between ticks."""
     days: bool
-    """Ticks need their date."""
+    """Whether ticks need a date."""
 
     @property
     def columns(self) -> int:
@@ -59,7 +59,7 @@ class Axis:
 
     @property
     def width(self) -> float:
-        """Of the whole, in columns."""
+        """Total width in columns."""
         return self.periods[-1].x + self.periods[-1].columns
 
     @property
@@ -71,7 +71,7 @@ class Axis:
         return self.periods[-1].start + self.periods[-1].columns * self.step
 
     def column(self, time: float) -> int | None:
-        """Return the column of a time in seconds since 1970, None where the axis leaves it out."""
+        """Return the column of a time in seconds since 1970, or None if the axis leaves it out."""
         number = bisect.bisect_right(self.periods, time + self.step * 1e-6, key=lambda period: period.start) - 1
         if number < 0:
             return None
@@ -80,29 +80,29 @@ class Axis:
         return period.first + column if column < period.columns else None
 
     def x(self, column: float) -> float:
-        """Return where a column begins, in columns from the left."""
+        """Return where a column starts, in columns from the left."""
         number = max(bisect.bisect_right(self.periods, column, key=lambda period: period.first) - 1, 0)
         return self.periods[number].x + column - self.periods[number].first
 
     def gaps(self) -> list[float]:
-        """Return where times are left out: the middle of each, in percent from the left."""
+        """Return the middle of each gap, in percent from the left."""
         return [round((period.x - self.gap / 2) / self.width * 100, 3) for period in self.periods[1:]]
 
 
 def make(seconds: Sequence[int], start: float, end: float, step: float | None = None) -> Axis:
     """Return the axis for events in these whole seconds (ascending) between `start` and `end`.
 
-    `step` is how long a column is, where that is not for the axis to choose.
+    `step` is the length of a column in seconds; by default the axis chooses it.
     """
     busy = _busy([second for second in seconds if start - 1 < second < end + 1] or [math.floor(end) - 1])
-    length = sum(to - at for at, to in busy)
-    if length < SHORTEST:
-        busy[-1] = busy[-1][0], busy[-1][1] + math.ceil(SHORTEST - length)
-        length = sum(to - at for at, to in busy)
-    step = step or _step(length, MOST_COLUMNS)
+    length = sum(busy_end - busy_start for busy_start, busy_end in busy)
+    if length < MIN_LENGTH:
+        busy[-1] = busy[-1][0], busy[-1][1] + math.ceil(MIN_LENGTH - length)
+        length = sum(busy_end - busy_start for busy_start, busy_end in busy)
+    step = step or _step(length, MAX_COLUMNS)
     aligned: list[tuple[int, int]] = []  # in steps since 1970
-    for at, to in busy:
-        first, last = math.floor(at / step + 1e-6), math.ceil(to / step - 1e-6)
+    for busy_start, busy_end in busy:
+        first, last = math.floor(busy_start / step + 1e-6), math.ceil(busy_end / step - 1e-6)
         if aligned and first <= aligned[-1][1]:
             aligned[-1] = aligned[-1][0], max(last, aligned[-1][1])
         else:
@@ -114,35 +114,35 @@ def make(seconds: Sequence[int], start: float, end: float, step: float | None = 
         periods.append(Period(first * step, last - first, done, done + gap * number))
         done += last - first
     width = periods[-1].x + periods[-1].columns
-    whole = periods[-1].start + periods[-1].columns * step - periods[0].start
-    tick_step = _step(columns * step, MOST_TICKS)
-    return Axis(periods, step, gap, _ticks(periods, step, width, tick_step), tick_step, whole >= DAY / 2)
+    span = periods[-1].start + periods[-1].columns * step - periods[0].start
+    tick_step = _step(columns * step, MAX_TICKS)
+    return Axis(periods, step, gap, _ticks(periods, step, width, tick_step), tick_step, span >= DAY / 2)
 
 
-def _step(length: float, most: int) -> float:
-    """Return the shortest round time of which at most so many make a length; whole days where it is very long."""
-    return next((one for one in STEPS if one * most >= length), math.ceil(length / most / DAY) * DAY)
+def _step(length: float, max_steps: int) -> float:
+    """Return the shortest round step that divides `length` into at most `max_steps`; whole days for a long one."""
+    return next((step for step in STEPS if step * max_steps >= length), math.ceil(length / max_steps / DAY) * DAY)
 
 
 def _busy(seconds: Sequence[int]) -> list[tuple[int, int]]:
-    """Return from when to when there were events, without the longest times in which there were none."""
+    """Return the start and end of each busy period, split at the longest idle times."""
     gaps = [(after - before - 1, number) for number, (before, after) in enumerate(itertools.pairwise(seconds))]
     remaining = seconds[-1] + 1 - seconds[0]
     cuts = []
-    for length, number in sorted(gaps, reverse=True)[: MOST_PERIODS - 1]:
+    for length, number in sorted(gaps, reverse=True)[: MAX_PERIODS - 1]:
         if length < IDLE_SECONDS or length < IDLE_SHARE * remaining:
             break
         cuts.append(number)
         remaining -= length
-    found, first = [], seconds[0]
+    periods, first = [], seconds[0]
     for number in sorted(cuts):
-        found.append((first, seconds[number] + 1))
+        periods.append((first, seconds[number] + 1))
         first = seconds[number + 1]
-    return [*found, (first, seconds[-1] + 1)]
+    return [*periods, (first, seconds[-1] + 1)]
 
 
 def _ticks(periods: Sequence[Period], step: float, width: float, tick_step: float) -> list[Tick]:
-    """Return round times, and the starts of periods without one near; none so near another that they would touch."""
+    """Return round times and the starts of periods that have none, far enough apart not to touch."""
     candidates: list[tuple[float, float]] = []
     for period in periods:
         end = period.start + period.columns * step

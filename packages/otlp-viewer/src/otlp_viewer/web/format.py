@@ -1,4 +1,4 @@
-"""How values read on a page: durations, numbers, times, and text in which nothing is hidden."""
+"""Formats values for pages: durations, numbers, times and text."""
 
 import json
 import math
@@ -9,14 +9,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-LONGEST_VALUE = 10_000
+MAX_LENGTH = 10_000
 SEVERITIES = {1: "TRACE", 5: "DEBUG", 9: "INFO", 13: "WARN", 17: "ERROR", 21: "FATAL"}
 """The lowest number of each severity."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def duration(milliseconds: float | None) -> str:
-    """Return a duration in the unit that suits it: "450 ns", "1.23 ms", "2 min 5 s", "3 h 0 min", "2 d 4 h"."""
+    """Return a duration in a suitable unit: "450 ns", "1.23 ms", "2 min 5 s", "3 h 0 min", "2 d 4 h"."""
     if milliseconds is None:
         return ""
     size = abs(milliseconds)
@@ -25,11 +25,11 @@ def duration(milliseconds: float | None) -> str:
     if size < 0.0009995:
         return f"{milliseconds * 1e6:.3g} ns"
     if size < 0.9995:
-        return f"{_three(milliseconds * 1000)} µs"
+        return f"{_three_digits(milliseconds * 1000)} µs"
     if size < 999.5:
-        return f"{_three(milliseconds)} ms"
+        return f"{_three_digits(milliseconds)} ms"
     if size < 59_950:
-        return f"{_three(milliseconds / 1000)} s"
+        return f"{_three_digits(milliseconds / 1000)} s"
     sign = "-" if milliseconds < 0 else ""
     seconds = round(size / 1000)
     if seconds < HOUR:
@@ -41,15 +41,15 @@ def duration(milliseconds: float | None) -> str:
     return f"{sign}{hours // 24:,} d {hours % 24} h"
 
 
-def _three(value: float) -> str:
-    """Return a number with three digits."""
+def _three_digits(value: float) -> str:
+    """Return a number with three significant digits."""
     if abs(value) >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
 
 
 def count(value: float) -> str:
-    """Return a number with its thousands apart, and as many digits as help."""
+    """Return a number with thousands separators and suitable precision."""
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
         return (
             f"{value:,.0f}" if abs(value) < 1e15 else f"{float(value):.6g}" if abs(value) < 1e300 else str(value)[:40]
@@ -63,7 +63,7 @@ def plural(number: float, singular: str, plural_: str = "") -> str:
 
 
 def measured(value: Any, name: str) -> str:
-    """Return the value of a calculation or field of this name: a duration where the name says so."""
+    """Return the value of a calculation or field, as a duration if its name ends in _ms."""
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -76,13 +76,13 @@ def measured(value: Any, name: str) -> str:
 
 
 def tick(value: float, name: str) -> str:
-    """Return a round value of an axis, without zeros that say nothing."""
-    text = re.sub(r"\.(\d*?)0+(?=\D|$)", lambda found: f".{found[1]}" if found[1] else "", measured(value, name))
+    """Return a round axis value without trailing zeros."""
+    text = re.sub(r"\.(\d*?)0+(?=\D|$)", lambda match: f".{match[1]}" if match[1] else "", measured(value, name))
     return re.sub(r" 0 (s|min|h)$", "", text)
 
 
 def percent(share: float) -> str:
-    """Return a share of 1 as a percentage that is 0% or 100% only where it is exactly that."""
+    """Return a share from 0 to 1 as a percentage; 0% and 100% are exact."""
     value = round(share * 100)
     if value == 0 and share > 0:
         return "<1%"
@@ -91,21 +91,21 @@ def percent(share: float) -> str:
     return f"{value}%"
 
 
-def visible(value: Any, longest: int = LONGEST_VALUE) -> str:
-    """Return a value as text of bounded length, with escapes for what cannot be printed; line ends and tabs stay."""
+def visible(value: Any, limit: int = MAX_LENGTH) -> str:
+    """Return a value as text of limited length, with unprintable characters escaped except line breaks and tabs."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    more = len(text) - longest
-    text = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text[:longest])
-    return text + (f"… ({more:,} more characters)" if more > 0 and longest > 1000 else "…" if more > 0 else "")
+    more = len(text) - limit
+    text = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text[:limit])
+    return text + (f"… ({more:,} more characters)" if more > 0 and limit > 1000 else "…" if more > 0 else "")
 
 
 def capital(message: str) -> str:
-    """Return a message that begins with a capital, unless it begins with a quotation or a name such as time_range."""
+    """Capitalize a message, unless it starts with a quotation or a name such as time_range."""
     return message[0].upper() + message[1:] if re.match("[a-z]+ ", message) else message
 
 
 def breakable(name: str) -> Markup:
-    """Return the name of a field that breaks after its dots and underscores, not within a word."""
+    """Return the name of a field with line breaks allowed after dots, slashes, hyphens and underscores."""
     return Markup("<wbr>").join(re.findall(r"[^._/-]*[._/-]?", visible(name, 200)))
 
 
@@ -114,7 +114,7 @@ def number(text: str) -> float:
 
 
 def moment(seconds: float, form: str = "time") -> Markup:
-    """Return a time (seconds since 1970) as an element that the page's script turns into local time.
+    """Return a time (seconds since 1970) as an element that the page's script converts to local time.
 
     `form` is "time" (the time of day, with the date unless it is today) or "full" (with date and zone).
     """
@@ -139,7 +139,7 @@ def iso_time(seconds: float) -> str:
 
 
 def clock(seconds: float, step: float = 1, days: bool = False) -> str:
-    """Return a time of an axis whose values are `step` seconds apart, in UTC; with its date where `days` says so."""
+    """Return an axis time in UTC, for ticks `step` seconds apart, with the date if `days`."""
     iso = iso_time(seconds)
     if step >= DAY:
         return iso[:10]
@@ -148,17 +148,17 @@ def clock(seconds: float, step: float = 1, days: bool = False) -> str:
 
 
 def severity(number: int) -> str:
-    """Return the name of a severity number; "" for 0, which says that none was sent."""
-    return next((name for least, name in sorted(SEVERITIES.items(), reverse=True) if number >= least), "")
+    """Return the name of a severity number; "" for 0, which means unspecified."""
+    return next((name for lowest, name in sorted(SEVERITIES.items(), reverse=True) if number >= lowest), "")
 
 
 def finite(text: str) -> float | None:
-    """Return the number that a parameter holds, or None."""
+    """Return a parameter as a finite number, or None."""
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return value if math.isfinite(value) else None
 
 
 UNITS = {
@@ -172,16 +172,16 @@ UNITS = {
     "min": 60_000.0,
     "h": 3_600_000.0,
 }
-"""Of durations, in milliseconds."""
+"""Units of durations, in milliseconds."""
 
 
 def milliseconds(text: str) -> float | None:
-    """Read a duration that a person wrote: "1500", "1,500", "1.5 s", "250ms", "2 min"; None where it is none."""
-    found = re.fullmatch(r"\s*([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zµ]*)\s*", text)
-    if found is None or found[2] not in UNITS:
+    """Parse a duration typed by a user: "1500", "1,500", "1.5 s", "250ms", "2 min". None if it is invalid."""
+    match = re.fullmatch(r"\s*([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zµ]*)\s*", text)
+    if match is None or match[2] not in UNITS:
         return None
-    value = finite(found[1].replace(",", ""))
-    return None if value is None else value * UNITS[found[2]]
+    value = finite(match[1].replace(",", ""))
+    return None if value is None else value * UNITS[match[2]]
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

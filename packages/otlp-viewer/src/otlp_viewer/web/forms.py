@@ -1,7 +1,6 @@
-"""The query builder's form: a query as form fields, and the form fields as a query again.
+"""The query builder's form: converts a query to form fields and back.
 
-What the form cannot show of a query stays as it was: the form carries the query it shows, and each part of it that was
-not changed is taken from there.
+The form includes the original query. Parts that did not change, or that the form cannot show, are taken from it.
 """
 
 import json
@@ -23,14 +22,14 @@ UNCHANGED = "unchanged"
 
 
 class Fields(Protocol):
-    """Submitted form fields, as werkzeug has them."""
+    """Submitted form fields, such as werkzeug's MultiDict."""
 
     def getlist(self, key: str) -> list[str]: ...
 
 
 @dataclass(frozen=True)
 class Form:
-    """What the builder shows of a query; rows are texts of the fields from left to right."""
+    """The builder's fields for a query. A row contains the texts of its fields from left to right."""
 
     calculations: Sequence[Row]
     """Operation, column."""
@@ -44,28 +43,28 @@ class Form:
     """Term, operator, value."""
     limit: str
     time: str
-    """Seconds of a relative range, UNCHANGED for a range that the form has no choice for, "" for none."""
+    """Seconds of a relative range, UNCHANGED for a range that the form does not offer, "" for none."""
     carried: Mapping[str, Any]
-    """Parts of the query that the form has no fields for."""
+    """Parts of the query without form fields."""
     details: Sequence[str]
-    """What items carry beside their fields, in words."""
+    """Other properties of items, as text."""
 
 
 def form_of(query: Mapping[str, Any], ranges: Sequence[int]) -> Form:
-    """Return the form for a query, whatever that holds; `ranges` are the relative ranges that it offers, in seconds."""
-    given = {name: query.get(name) for name in TIMES}
+    """Return the form for any query, even an invalid one. `ranges` are the relative ranges to offer, in seconds."""
+    times = {name: query.get(name) for name in TIMES}
     time = ""
-    if any(value is not None for value in given.values()):
-        only_range = given["start_time"] is None and given["end_time"] is None
-        offered = only_range and type(given["time_range"]) is int and given["time_range"] in ranges
-        time = str(given["time_range"]) if offered else UNCHANGED
+    if any(value is not None for value in times.values()):
+        only_range = times["start_time"] is None and times["end_time"] is None
+        offered = only_range and type(times["time_range"]) is int and times["time_range"] in ranges
+        time = str(times["time_range"]) if offered else UNCHANGED
     return Form(
-        [_calculation(one) for one in _items(query, "calculations")],
-        [_filter(one) for one in _items(query, "filters")],
+        [_calculation(item) for item in _items(query, "calculations")],
+        [_filter(item) for item in _items(query, "filters")],
         query.get("filter_combination") == "OR",
-        [(_column(one),) for one in _items(query, "breakdowns")],
-        [_order(one) for one in _items(query, "orders")],
-        [_having(one) for one in _items(query, "havings")],
+        [(_column(item),) for item in _items(query, "breakdowns")],
+        [_order(item) for item in _items(query, "orders")],
+        [_having(item) for item in _items(query, "havings")],
         _text(query.get("limit")),
         time,
         {name: value for name, value in query.items() if name not in IN_FORM},
@@ -84,9 +83,9 @@ def asked(fields: Fields, original: Mapping[str, Any], columns: Mapping[str, str
     def take(name: str, rows: list[Row], before: Sequence[Row], make: Callable[[Row], Any]) -> None:
         if rows == [row for row in before if row[0]]:
             return
-        found = _matched(rows, before, _items(original, name), make)
-        if found:
-            query[name] = found
+        items = _merge(rows, before, _items(original, name), make)
+        if items:
+            query[name] = items
         else:
             query.pop(name, None)
 
@@ -96,10 +95,10 @@ def asked(fields: Fields, original: Mapping[str, Any], columns: Mapping[str, str
         form.calculations,
         lambda row: {"op": row[0]} | ({"column": _name(row[1])} if row[1] else {}),
     )
-    take("filters", _rows(fields, "where", "is", "value"), form.filters, lambda row: _made_filter(row, columns))
+    take("filters", _rows(fields, "where", "is", "value"), form.filters, lambda row: _make_filter(row, columns))
     take("breakdowns", _rows(fields, "by"), form.breakdowns, lambda row: _name(row[0]))
-    take("orders", _rows(fields, "order", "way"), form.orders, _made_order(query))
-    take("havings", _rows(fields, "having", "having_is", "having_value"), form.havings, _made_having)
+    take("orders", _rows(fields, "order", "way"), form.orders, _make_order(query))
+    take("havings", _rows(fields, "having", "having_is", "having_value"), form.havings, _make_having)
 
     combination = fields.getlist("any")
     if combination and (combination[0] == "OR") != form.any_filter:
@@ -122,19 +121,19 @@ def asked(fields: Fields, original: Mapping[str, Any], columns: Mapping[str, str
 
 
 def _rows(fields: Fields, first: str, *more: str) -> list[Row]:
-    """Return the submitted rows whose first field is filled."""
-    found = zip(*(fields.getlist(name) for name in (first, *more)), strict=False)
-    return [row for row in found if row[0]]
+    """Return the submitted rows whose first field is not empty."""
+    rows = zip(*(fields.getlist(name) for name in (first, *more)), strict=False)
+    return [row for row in rows if row[0]]
 
 
-def _matched(rows: Sequence[Row], before: Sequence[Row], items: Sequence[Any], make: Callable[[Row], Any]) -> list[Any]:
-    """Return an item for each row: the original one where the row is as it was, else a new one."""
-    left: list[tuple[Row, Any]] = list(zip(before, items, strict=True))
-    found = []
+def _merge(rows: Sequence[Row], before: Sequence[Row], items: Sequence[Any], make: Callable[[Row], Any]) -> list[Any]:
+    """Return an item for each row: the original item if the row did not change, else a new one."""
+    remaining: list[tuple[Row, Any]] = list(zip(before, items, strict=True))
+    merged = []
     for row in rows:
-        at = next((number for number, (shown_row, _) in enumerate(left) if shown_row == row), None)
-        found.append(make(row) if at is None else left.pop(at)[1])
-    return found
+        index = next((number for number, (old_row, _) in enumerate(remaining) if old_row == row), None)
+        merged.append(make(row) if index is None else remaining.pop(index)[1])
+    return merged
 
 
 # A query's items as rows
@@ -175,73 +174,73 @@ def _term(op: Any, column: Any) -> str:
 
 
 def _details(query: Mapping[str, Any], name: str, known: Sequence[str]) -> list[str]:
-    """Name what items hold beside the fields that are shown."""
-    found = []
+    """Describe properties of items that have no form fields."""
+    details = []
     for item in _items(query, name):
         if isinstance(item, dict):
             rest = {key: value for key, value in item.items() if key not in known and value not in (None, [], {})}
             if rest:
                 row = _calculation(item) if name == "calculations" else _filter(item)
                 term = f"{row[0]}({row[1]})" if name == "calculations" and row[1] else row[0]
-                found.append(f"{term}: {json.dumps(rest)}")
-    return found
+                details.append(f"{term}: {json.dumps(rest)}")
+    return details
 
 
 # Rows as a query's items
 
 
-def _made_filter(row: Row, columns: Mapping[str, str]) -> Json:
+def _make_filter(row: Row, columns: Mapping[str, str]) -> Json:
     column, op, text = _name(row[0]), row[1], row[2]
-    made: Json = {"column": column, "op": op}
+    result: Json = {"column": column, "op": op}
     if op in WITHOUT_VALUE:
-        return made
+        return result
     type_ = "string" if op in TEXTUAL else columns.get(column, "")
     if op in LISTS:
         parts = re.findall(r'\s*("(?:[^"\\]|\\.)*"|[^,]*)\s*(?:,|$)', text)
-        return made | {"value": [_value(part.strip(), type_) for part in (parts[:-1] if not parts[-1] else parts)]}
-    return made | {"value": _value(text, type_)}
+        return result | {"value": [_value(part.strip(), type_) for part in (parts[:-1] if not parts[-1] else parts)]}
+    return result | {"value": _value(text, type_)}
 
 
-def _made_order(query: Mapping[str, Any]) -> Callable[[Row], Json]:
+def _make_order(query: Mapping[str, Any]) -> Callable[[Row], Json]:
     def make(row: Row) -> Json:
-        names = [_column(one) for one in _items(query, "breakdowns")]
+        names = [_column(item) for item in _items(query, "breakdowns")]
         op, column = (None, _name(row[0])) if row[0] in names else _split_term(row[0])
-        made: Json = {} if op is None else {"op": op}
-        return made | ({} if column is None else {"column": column}) | {"order": row[1]}
+        result: Json = {} if op is None else {"op": op}
+        return result | ({} if column is None else {"column": column}) | {"order": row[1]}
 
     return make
 
 
-def _made_having(row: Row) -> Json:
+def _make_having(row: Row) -> Json:
     op, column = _split_term(row[0])
-    made: Json = {"calculate_op": op} | ({} if column is None else {"column": column})
-    return made | {"op": row[1], "value": _value(row[2], "")}
+    result: Json = {"calculate_op": op} | ({} if column is None else {"column": column})
+    return result | {"op": row[1], "value": _value(row[2], "")}
 
 
 def _split_term(term: str) -> tuple[str | None, str | None]:
     """Return the operation and the column of "P90(duration_ms)", "COUNT" or a column's name."""
-    found = re.fullmatch(r"([A-Z][A-Z0-9_]*)(?:\((.*)\))?", term)
-    if found is None:
+    match = re.fullmatch(r"([A-Z][A-Z0-9_]*)(?:\((.*)\))?", term)
+    if match is None:
         return None, _name(term)
-    return found[1], None if found[2] is None else _name(found[2])
+    return match[1], None if match[2] is None else _name(match[2])
 
 
-# Values as text, and back: every value has a text of its own
+# Values as text, and back: each value has a distinct text
 
 
 def _text(value: Any) -> str:
-    """Return a value as the text from which `_value` makes the same value again."""
+    """Return a value as text that `_value` converts back to the same value."""
     if value is None:
         return ""
     if isinstance(value, list):
-        return ", ".join(_quoted(one) if isinstance(one, str) and "," in one else _text(one) for one in value)
+        return ", ".join(_quoted(item) if isinstance(item, str) and "," in item else _text(item) for item in value)
     if isinstance(value, str):
-        return value if _plain(value) else _quoted(value)
+        return value if _needs_no_quotes(value) else _quoted(value)
     return json.dumps(value)
 
 
 def _column(name: Any) -> str:
-    """Return the name of a column as the form has it: as it is, unless a field would change it."""
+    """Return the name of a column for the form, quoted if a form field would change it."""
     if not isinstance(name, str):
         return _text(name)
     return name if name and name.isprintable() and name == name.strip() and name[0] != '"' else _quoted(name)
@@ -250,7 +249,7 @@ def _column(name: Any) -> str:
 def _name(text: str) -> str:
     """Return the name of a column from the form's text for it."""
     text = text.strip()
-    unquoted = _loaded(text) if text[:1] == '"' else None
+    unquoted = _load_json(text) if text[:1] == '"' else None
     return unquoted if isinstance(unquoted, str) else text
 
 
@@ -258,29 +257,29 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=not value.isprintable())
 
 
-def _plain(text: str) -> bool:
+def _needs_no_quotes(text: str) -> bool:
     return bool(text) and text.isprintable() and text == text.strip() and text[0] != '"' and _scalar(text) is None
 
 
 def _scalar(text: str) -> bool | int | float | None:
-    """Return the number, true or false that the text is in JSON, or None."""
+    """Return the number or boolean that the text represents in JSON, or None."""
     if not re.fullmatch(r"true|false|-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", text):
         return None
-    found = _loaded(text)
-    return None if isinstance(found, float) and not math.isfinite(found) else found
+    value = _load_json(text)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _value(text: str, type_: str) -> Any:
-    """Return what a person means by a text, compared with a column of this type ("" where that is unknown)."""
-    if text[:1] == '"' and isinstance(unquoted := _loaded(text), str):
+    """Convert user input to a value for a column of this type ("" if unknown)."""
+    if text[:1] == '"' and isinstance(unquoted := _load_json(text), str):
         return unquoted
     if type_ == "string":
         return text
-    found = _scalar(text.strip())
-    return text if found is None else found
+    value = _scalar(text.strip())
+    return text if value is None else value
 
 
-def _loaded(text: str) -> Any:
+def _load_json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

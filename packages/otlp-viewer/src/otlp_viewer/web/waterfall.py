@@ -1,4 +1,4 @@
-"""Lays out a trace as a waterfall: tree order, clocks that differ, work that outlasts its parent, the critical path."""
+"""Lays out a trace as a waterfall: tree order, clock skew, spans that outlast their parents, the critical path."""
 
 import itertools
 import statistics
@@ -9,35 +9,35 @@ from otlp_viewer import tree
 from otlp_viewer.model import SpanOutline
 
 SKEW_NS = 1_000_000
-"""A child that starts this much before its parent was timed by another clock."""
+"""A child that starts more than this before its parent indicates clock skew."""
 LATE_NS = 1_000_000
 LATE_SHARE = 0.05
-"""A child that ends later than its parent by more than this, and this share of the parent, outlasts it."""
+"""A child outlasts its parent if it ends later by more than LATE_NS and LATE_SHARE of the parent."""
 
 
 @dataclass(slots=True)
 class Row:
-    """A span in its place."""
+    """A span in its position."""
 
     span: SpanOutline
     depth: int
     parent: int
-    """The parent's row, -1 for none."""
+    """The row of the parent, or -1."""
     start_ns: int
-    """Moved where its clock differs."""
+    """Adjusted for clock skew."""
     end_ns: int
     note: str = ""
     waited: tuple[int, int] | None = None
-    """From when to when the trace waits for the span or what it called; None where it never does."""
+    """When the trace waits for the span or its descendants, as start and end; None if never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """Spans of a service whose clock differs from their callers'."""
+    """The clock skew of a service compared with its callers."""
 
     service: str
     behind_ns: int
-    """How far the clock is behind; negative when it is ahead."""
+    """Positive if the clock is behind, negative if it is ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class Waterfall:
     length_ns: int
     skews: Sequence[Skew]
     critical_ms: dict[str, float]
-    """How long the trace waits for each service, longest first."""
+    """How long the trace waits for each service, in descending order."""
     roots: int
     root_ms: float
-    """Of the only root, else of the whole."""
+    """Duration of the root if there is only one, else of the trace."""
 
 
 def lay_out(spans: Sequence[SpanOutline], aligned: bool = True) -> Waterfall:
-    """Lay out the spans of a trace, one or more; `aligned` moves spans whose clock differs into their parents."""
+    """Lay out the spans of a trace, at least one. If `aligned`, move spans with clock skew into their parents."""
     rows: list[Row] = []
     above: list[int] = []
     for node in tree.walk(spans):
@@ -82,9 +82,9 @@ def lay_out(spans: Sequence[SpanOutline], aligned: bool = True) -> Waterfall:
 
 
 def _align(rows: Sequence[Row], move: bool) -> list[Skew]:
-    """Move the spans of other clocks to the middle of their parents, and say by how much."""
+    """Center spans with clock skew in their parents; return the skew of each service."""
     shifts = [0] * len(rows)
-    found: dict[str, list[int]] = {}
+    shifts_by_service: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         if row.parent < 0:
             continue
@@ -101,15 +101,15 @@ def _align(rows: Sequence[Row], move: bool) -> list[Skew]:
                 shift = start + max(spare, 0) // 2 - row.span.start_ns
         shifts[number] = shift
         if shift:
-            found.setdefault(row.span.service, []).append(shift)
+            shifts_by_service.setdefault(row.span.service, []).append(shift)
             if move:
                 row.start_ns += shift
                 row.end_ns += shift
-    return [Skew(name, round(statistics.median(each))) for name, each in found.items()]
+    return [Skew(name, round(statistics.median(values))) for name, values in shifts_by_service.items()]
 
 
 def _remark(rows: Sequence[Row]) -> None:
-    """Note what outlasts its parent, or starts after it."""
+    """Add a note to spans that outlast their parents or start after them."""
     for row in rows:
         if row.parent < 0 or row.note:
             continue
@@ -122,62 +122,62 @@ def _remark(rows: Sequence[Row]) -> None:
 
 
 def _find_critical_path(rows: Sequence[Row]) -> dict[str, int]:
-    """Find from when to when the trace waits for each span; return for how long it waits for each service itself.
+    """Find when the trace waits for each span; return how long it waits for each service, without callees.
 
-    Back from the end of the longest root: the child that ends last is what was waited for, then whatever ended last
-    before that child began, and where no child runs it is the span itself.
+    Walks back from the end of the longest root. The trace waits for the child that ends last, then for the child that
+    ends last before that one starts. Where no child runs, it waits for the span itself.
     """
     roots = [number for number, row in enumerate(rows) if row.span.parent_id is None]
     if not roots:
         return {}
-    below: dict[int, list[int]] = {}
+    children: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
-        below.setdefault(row.parent, []).append(number)
+        children.setdefault(row.parent, []).append(number)
     root = max(roots, key=lambda number: rows[number].end_ns - rows[number].start_ns)
-    waiting = [(root, rows[root].start_ns, rows[root].end_ns)]
-    alone: dict[str, int] = {}
-    while waiting:
-        number, since, until = waiting.pop()
+    stack = [(root, rows[root].start_ns, rows[root].end_ns)]
+    self_time: dict[str, int] = {}
+    while stack:
+        number, start, end = stack.pop()
         row = rows[number]
-        row.waited = since, until
-        for child in sorted(below.get(number, ()), key=lambda number: rows[number].end_ns, reverse=True):
-            began, ended = max(rows[child].start_ns, since), min(rows[child].end_ns, until)
-            if ended > began:
-                waiting.append((child, began, ended))
-                alone[row.span.service] = alone.get(row.span.service, 0) + until - ended
-                until = began
-        alone[row.span.service] = alone.get(row.span.service, 0) + until - since
-    return alone
+        row.waited = start, end
+        for child in sorted(children.get(number, ()), key=lambda number: rows[number].end_ns, reverse=True):
+            child_start, child_end = max(rows[child].start_ns, start), min(rows[child].end_ns, end)
+            if child_end > child_start:
+                stack.append((child, child_start, child_end))
+                self_time[row.span.service] = self_time.get(row.span.service, 0) + end - child_end
+                end = child_start
+        self_time[row.span.service] = self_time.get(row.span.service, 0) + end - start
+    return self_time
 
 
 def critical(rows: Sequence[Row], numbers: Iterable[int]) -> dict[int, list[tuple[int, int]]]:
-    """Return from when to when the trace waits for rows themselves: for their spans, and for none of their children."""
-    below: dict[int, list[tuple[int, int]]] = {number: [] for number in numbers}
+    """Return when the trace waits for the spans in these rows and for none of their children."""
+    child_windows: dict[int, list[tuple[int, int]]] = {number: [] for number in numbers}
     for row in rows:
-        if row.waited and row.parent in below:
-            below[row.parent].append(row.waited)
-    found = {}
-    for number, windows in below.items():
+        if row.waited and row.parent in child_windows:
+            child_windows[row.parent].append(row.waited)
+    result = {}
+    for number, windows in child_windows.items():
         waited = rows[number].waited
-        borders = [waited[0], *itertools.chain(*sorted(windows)), waited[1]] if waited else []
-        found[number] = [(at, to) for at, to in zip(borders[::2], borders[1::2], strict=True) if to > at]
-    return found
+        edges = [waited[0], *itertools.chain(*sorted(windows)), waited[1]] if waited else []
+        result[number] = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if end > start]
+    return result
 
 
 def about(span: SpanOutline) -> str:
-    """Return what a span was about, besides its name: the address, or a message."""
+    """Return the detail to show next to the name of a span: its URL or path."""
     return span.url or ("" if span.route else span.path) or ""
 
 
 def outline(
     chart: Waterfall, keys: Sequence[str], slots: Mapping[str, int], log_marks: Mapping[str, tuple[int, int]]
 ) -> dict[str, object]:
-    """Return the waterfall for the page's script: lists with a value for each row, and what few rows have by row.
+    """Return the waterfall for the page's script: lists with a value for each row, and rare values by row.
 
-    Times are in nanoseconds. `start` and `row` are differences from the row before, which makes them short. `waited` is
-    1 for a span that the trace waits for as long as it lasts; `partly` has from when and how long for the others.
-    `keys` address the rows' spans; `slots` are the services' colors, `log_marks` the
-    number of logs and their highest severity number by span id.
+    Times are in nanoseconds. `start` and `row` are differences from the previous row, to save space. `waited` is 1 if
+    the trace waits for the whole span; `partly` has start and duration if it waits for a part. `keys` identify the
+    rows' spans, `slots` are the colors of services, and `log_marks` has the number of logs and their highest severity
+    number by span ID.
     """
     names: dict[str, int] = {}
     texts: dict[str, int] = {"": 0}
@@ -204,13 +204,13 @@ def outline(
             notes[number] = row.note
         if span.event_times_ns:
             shift = row.start_ns - span.start_ns - chart.start_ns
-            events[number] = [at + shift for at in span.event_times_ns[:50]]
+            events[number] = [event_time + shift for event_time in span.event_times_ns[:50]]
         if span.span_id in log_marks:
             logs[number] = log_marks[span.span_id]
     return {
-        "names": [one[:200] for one in names],
+        "names": [name[:200] for name in names],
         "texts": list(texts),
-        "services": [[one[:100], slots[one]] for one in services],
+        "services": [[name[:100], slots[name]] for name in services],
         "length": chart.length_ns,
         "key": keys,
         "row": stored,
@@ -230,11 +230,11 @@ def outline(
 
 
 def keys(rows: Sequence[Row]) -> list[str]:
-    """Return what addresses each row's span: its id, and for the second and later of one id the store's row too."""
+    """Return a key for each row's span: its ID, with the store's row appended if an earlier span has the same ID."""
     seen: set[str] = set()
-    found = []
+    result = []
     for row in rows:
-        known = row.span.span_id in seen
+        is_duplicate = row.span.span_id in seen
         seen.add(row.span.span_id)
-        found.append(f"{row.span.span_id}.{row.span.row}" if known else row.span.span_id)
-    return found
+        result.append(f"{row.span.span_id}.{row.span.row}" if is_duplicate else row.span.span_id)
+    return result
