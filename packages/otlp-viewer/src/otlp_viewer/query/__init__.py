@@ -1,1 +1,1 @@
-"""Queries in Honeycomb's terms: read, compiled to SQL, answered."""
+"""Queries in Honeycomb's format: parsing, compilation to SQL, execution."""

@@ -1,6 +1,6 @@
-"""Finds what sets the records in a box on a heatmap apart."""
+"""Finds how the records in a box on a heatmap differ from the others."""
 
-# ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
+# ruff: noqa: S608 - statements contain only generated names; user input is bound.
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from otlp_viewer.store.snapshot import Snapshot
 
 IDS = ("trace.trace_id", "trace.span_id", "trace.parent_id")
-MOST_RANGES = 12
-MOST_FIELDS = 12
-MOST_VALUES = 5
-LEAST_DIFFERENCE = 0.05
+MAX_RANGES = 12
+MAX_FIELDS = 12
+MAX_VALUES = 5
+MIN_DIFFERENCE = 0.05
 COUNTS = "count(*) FILTER (inside) AS a, count(*) FILTER (NOT inside) AS b"
 
 
 def compare(snapshot: "Snapshot", query: Query, box: Box) -> Comparison:
-    """Return which values are more, or less, frequent in the box than in the rest of what the query is about.
+    """Return which values are more or less frequent in the box than in the other records of the query.
 
-    A field of which every value is another one is left out: it says which record, not which kind. Numbers of more than
-    MOST_RANGES values are compared in five ranges. Raises TooExpensive.
+    Fields whose values are all different are left out, because they identify records. Numeric fields with more than
+    MAX_RANGES values are compared in five ranges. Raises TooExpensive.
     """
     known_column(box.column, snapshot.columns)
     sql = Compiled(snapshot, query)
@@ -35,40 +35,40 @@ def compare(snapshot: "Snapshot", query: Query, box: Box) -> Comparison:
     inside = f"coalesce({inside}, false) AS inside"
     source = f"FROM ({sql.source(('attributes', 'origin'))}) WHERE {sql.where}"
     snapshot.rows(
-        f"CREATE TEMP TABLE asked AS SELECT {inside}, origin, {', '.join(fields.values())} {source}", sql.parameters
+        f"CREATE TEMP TABLE selected AS SELECT {inside}, origin, {', '.join(fields.values())} {source}", sql.parameters
     )
-    total, within = snapshot.rows("SELECT count(*), count(*) FILTER (inside) FROM asked")[0]
+    total, within = snapshot.rows("SELECT count(*), count(*) FILTER (inside) FROM selected")[0]
     if not within or within == total:
         return Comparison(within, total - within, [])
     _count(snapshot, names, fields, f"SELECT {inside}, attributes {source}", sql.parameters)
-    parameters = {"inside": within, "outside": total - within, "most": MOST_VALUES}
+    parameters = {"inside": within, "outside": total - within, "most": MAX_VALUES}
     difference = "abs(a / $inside - b / $outside)"
     stats = snapshot.rows(
-        f"SELECT field, count(*), sum(a), sum(b), arg_max([value, a::VARCHAR, b::VARCHAR], {difference}, {MOST_VALUES})"
+        f"SELECT field, count(*), sum(a), sum(b), arg_max([value, a::VARCHAR, b::VARCHAR], {difference}, {MAX_VALUES})"
         " FROM counted GROUP BY field",
         parameters,
     )
     ranges = _ranges(
         snapshot,
-        [field for field, values, *_ in stats if values > MOST_RANGES and snapshot.columns[names[field]] <= NUMBERS],
+        [field for field, values, *_ in stats if values > MAX_RANGES and snapshot.columns[names[field]] <= NUMBERS],
     )
     compared = []
     for field, values, a, b, top in stats:
-        if values == a + b > MOST_RANGES:
+        if values == a + b > MAX_RANGES:
             continue
         types = snapshot.columns[names[field]]
         shares = [Share(None, (within - a) / within, (total - within - b) / (total - within))]
         if field in ranges:
-            found = [(None, *one) for one in ranges[field]]
+            counts = [(None, *counts_of_range) for counts_of_range in ranges[field]]
         else:
-            found = [(from_text(value, types), int(a), int(b), None, None) for value, a, b in top]
-        shares += [Share(value, a / within, b / (total - within), low, high) for value, a, b, low, high in found]
+            counts = [(from_text(value, types), int(a), int(b), None, None) for value, a, b in top]
+        shares += [Share(value, a / within, b / (total - within), low, high) for value, a, b, low, high in counts]
         shares = [share for share in shares if share.inside or share.outside]
         shares.sort(key=lambda share: (-abs(share.inside - share.outside), share.value is None, str(share.value)))
-        compared.append(FieldComparison(names[field], shares[:MOST_VALUES]))
-    compared = [field for field in compared if _difference(field) >= LEAST_DIFFERENCE]
+        compared.append(FieldComparison(names[field], shares[:MAX_VALUES]))
+    compared = [field for field in compared if _difference(field) >= MIN_DIFFERENCE]
     compared.sort(key=lambda field: (-_difference(field), field.name))
-    return Comparison(within, total - within, compared[:MOST_FIELDS])
+    return Comparison(within, total - within, compared[:MAX_FIELDS])
 
 
 def _difference(field: FieldComparison) -> float:
@@ -78,14 +78,14 @@ def _difference(field: FieldComparison) -> float:
 def _count(
     snapshot: "Snapshot", names: list[str], fields: dict[int, str], attributes: str, parameters: dict[str, Any]
 ) -> None:
-    """Make the table `counted`: how often each value of each field is in the box, and outside of it.
+    """Create the table `counted`: how often each value of each field occurs inside and outside the box.
 
-    `attributes` is a query for those of all records, with its parameters. A copy of them would take long.
+    `attributes` is a query for the attributes of all records, with its parameters. Copying them would be slow.
     """
     numbers = [(number, field) for field, name in enumerate(names) for number in snapshot.numbers(name)]
-    origins = f"SELECT origin, {COUNTS} FROM asked GROUP BY origin"
+    origins = f"SELECT origin, {COUNTS} FROM selected GROUP BY origin"
     counted = [
-        f"SELECT {field}, {column}::VARCHAR, {COUNTS} FROM asked WHERE {column} IS NOT NULL GROUP BY {column}"
+        f"SELECT {field}, {column}::VARCHAR, {COUNTS} FROM selected WHERE {column} IS NOT NULL GROUP BY {column}"
         for field, column in fields.items()
     ]
     snapshot.rows(
@@ -102,20 +102,20 @@ def _count(
                 FROM ({origins}) JOIN stored.{snapshot.signal}_origins ON number = origin
             )
         ),
-        every AS (
+        all_values AS (
             SELECT field, value, a, b FROM own JOIN named USING (number)
             UNION ALL SELECT field, value, a, b FROM shared JOIN named USING (number)
-            {"".join(f" UNION ALL {one}" for one in counted)}
+            {"".join(f" UNION ALL {part}" for part in counted)}
         )
-        SELECT field, value, sum(a)::BIGINT AS a, sum(b)::BIGINT AS b FROM every GROUP BY field, value
+        SELECT field, value, sum(a)::BIGINT AS a, sum(b)::BIGINT AS b FROM all_values GROUP BY field, value
         """,
         parameters | {"numbers": [number for number, _ in numbers], "fields": [field for _, field in numbers]},
     )
 
 
 def _ranges(snapshot: "Snapshot", fields: list[int]) -> dict[int, list[tuple[Any, ...]]]:
-    """Return five ranges of about equally many records for each field: inside, outside, lowest and highest value."""
-    found: dict[int, list[tuple[Any, ...]]] = {}
+    """Split each field into five ranges of about equally many records: inside, outside, lowest and highest value."""
+    ranges: dict[int, list[tuple[Any, ...]]] = {}
     if fields:
         for field, _, *counts in snapshot.rows(
             """
@@ -125,13 +125,13 @@ def _ranges(snapshot: "Snapshot", fields: list[int]) -> dict[int, list[tuple[Any
             ),
             ranked AS (
                 SELECT *, sum(a + b) OVER (PARTITION BY field ORDER BY value) - (a + b) AS below,
-                    sum(a + b) OVER (PARTITION BY field) AS whole FROM numbers
+                    sum(a + b) OVER (PARTITION BY field) AS total FROM numbers
             )
-            SELECT field, least(floor(5 * below / whole), 4) AS range,
+            SELECT field, least(floor(5 * below / total), 4) AS range,
                 sum(a)::BIGINT, sum(b)::BIGINT, min(value), max(value)
             FROM ranked GROUP BY field, range ORDER BY field, range
             """,
             {"fields": fields},
         ):
-            found.setdefault(field, []).append(tuple(counts))
-    return found
+            ranges.setdefault(field, []).append(tuple(counts))
+    return ranges

@@ -1,4 +1,4 @@
-"""Queries and their answers: what is asked, in Honeycomb's terms, and what comes of it."""
+"""Queries in Honeycomb's terms, and their results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from otlp_viewer.values import Value
 
 
 class Invalid(ValueError):
-    """A query that cannot be answered, with what is wrong with it."""
+    """An invalid query; the message says why."""
 
 
 class UnknownColumn(Invalid):
-    """A query about a field that no event has, perhaps not yet."""
+    """A query with a field that no record has yet."""
 
 
 class TooExpensive(Invalid):
-    """A query that takes more time or memory than one may take."""
+    """A query that exceeds the limits on time or memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Filter:
     column: str
     op: str
     value: Value = None
-    """For `in` and `not-in`, a tuple."""
+    """A tuple for `in` and `not-in`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +31,21 @@ class Calculation:
     op: str
     column: str | None = None
     alias: str = ""
-    """A name of its own in the results."""
+    """Its name in the results, if not the default."""
     filters: tuple[Filter, ...] = ()
-    """What it counts, of what the query is about."""
+    """Further filters, for this calculation only."""
     any_filter: bool = False
 
     @property
     def name(self) -> str:
-        """What Honeycomb calls it in results."""
+        """Its column name in the results, as in Honeycomb."""
         return self.alias or (f"{self.op}({self.column})" if self.column is not None else self.op)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     term: Calculation | str
-    """A calculation, or the breakdown of this name."""
+    """A calculation, or the name of a breakdown."""
     descending: bool
 
 
@@ -58,7 +58,7 @@ class Having:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """start, end: seconds since 1970, the end excluded. granularity: seconds."""
+    """start, end: seconds since 1970; end is exclusive. granularity: seconds."""
 
     calculations: Sequence[Calculation]
     breakdowns: Sequence[str]
@@ -71,12 +71,12 @@ class Query:
     end: float
     granularity: float
     signal: str = "spans"
-    """What it is about: spans or logs."""
+    """spans or logs."""
 
     @property
     def values(self) -> Sequence[Calculation]:
-        """The calculations that have one value for each group: all but heatmaps."""
-        return [one for one in self.calculations if one.op != "HEATMAP"]
+        """The calculations with one value for each group: all except heatmaps."""
+        return [calculation for calculation in self.calculations if calculation.op != "HEATMAP"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +84,23 @@ class Group:
     """One row of results."""
 
     key: tuple[Value, ...]
-    """A value for each of the query's breakdowns; None where the field is missing."""
+    """A value for each breakdown of the query; None for a missing field."""
     values: tuple[Value, ...]
-    """One for each of `query.values`; None where no number was found."""
+    """A value for each of `query.values`; None without numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point(Group):
-    """The same for one step of time."""
+    """A group in one step of a time series."""
 
     time: float
-    """When the step begins, in seconds since 1970."""
+    """Start of the step, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     time: float
-    """When its step of time begins, in seconds since 1970."""
+    """Start of its time step, in seconds since 1970."""
     key: tuple[Value, ...]
     row: int
     """From edges[row] to edges[row + 1]."""
@@ -110,7 +110,7 @@ class Cell:
 @dataclass(frozen=True, slots=True)
 class Heatmap:
     edges: Sequence[float]
-    """Borders of the rows, lowest first; none when there is nothing to show."""
+    """Edges of the rows in ascending order; empty without values."""
     cells: Sequence[Cell]
 
 
@@ -119,14 +119,15 @@ class Answer:
     query: Query
     groups: Sequence[Group]
     series: Sequence[Point]
-    """By time, then by key; a group has a point for each step in which it has events."""
+    """Ordered by time, then key. A group has a point for each step with records."""
     heatmaps: Mapping[Calculation, Heatmap]
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Part of a heatmap: from `start` to `end` in seconds since 1970, and from `low` to `high` of the column's values;
-    the ends excluded.
+    """Part of a heatmap: from `start` to `end` in seconds since 1970, and from `low` to `high` in the column's values.
+
+    The upper limits are exclusive.
     """
 
     column: str
@@ -138,15 +139,15 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How frequent a value is in a box and outside of it, from 0 to 1."""
+    """The frequency of a value inside and outside a box, from 0 to 1."""
 
     value: Value
-    """None where the field is missing."""
+    """None for a missing field."""
     inside: float
     outside: float
     low: float | None = None
     high: float | None = None
-    """From what to what, for a range of numbers, whose `value` is None."""
+    """Limits of a range of numbers; its `value` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +158,9 @@ class FieldComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What sets the events in a box apart; fields and values that differ most come first."""
+    """How the records in a box differ from the others. The largest differences come first."""
 
     inside: int
     outside: int
-    """Numbers of events."""
+    """Numbers of records."""
     fields: Sequence[FieldComparison]

@@ -1,4 +1,4 @@
-"""Lays out the charts: numbers in, places in SVG out. Across, a unit is a column of the time axis; down, a pixel."""
+"""Lays out charts as SVG coordinates: x in columns of the time axis, y in pixels."""
 
 import bisect
 import math
@@ -15,10 +15,10 @@ HEATMAP_HEIGHT = 240
 LINES_HEIGHT = 120
 LEVELS = 7
 FEW = 6
-"""A cell with fewer events than this is not drawn at full strength."""
+"""Cells with fewer records than this never get the strongest color."""
 FIRST_LINES = 8
 MOST_LINES = 20
-"""Lines after the first ones are hidden until the legend is opened."""
+"""Lines after the first FIRST_LINES are hidden until the legend is expanded."""
 FEWEST_COLUMNS = 12
 MOST_ALONE = 0.1
 """Where more values of the lines than this share have no neighbor, each stands for a longer time."""
@@ -26,7 +26,7 @@ MOST_ALONE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A round value on the axis that goes up, in pixels from the top."""
+    """A round value on the vertical axis, in pixels from the top."""
 
     at: float
     value: float
@@ -35,15 +35,15 @@ class Mark:
 @dataclass(frozen=True, slots=True)
 class Heatmap:
     paths: Sequence[tuple[int, str]]
-    """For each level of strength, from 1 to LEVELS, the path of all of its cells."""
+    """The SVG path of all cells at each color level from 1 to LEVELS."""
     counts: Sequence[tuple[int, int, int]]
-    """Column, row and number of events of each cell."""
+    """Column, row and number of records of each cell."""
     rows: int
     edges: Sequence[float]
-    """Borders of the rows, lowest first; none where rows have names."""
+    """Edges of the rows in ascending order; empty if rows have names."""
     marks: Sequence[Mark]
     scale: Sequence[tuple[int, int]]
-    """Levels that are used, each with the lowest number of events that it stands for."""
+    """The levels in use, each with its lowest number of records."""
     height: int = HEATMAP_HEIGHT
 
 
@@ -54,7 +54,7 @@ class Line:
     dots: Sequence[tuple[float, float]]
     """Percent from the left and pixels from the top of values that stand alone or in twos."""
     values: Sequence[tuple[int, float]]
-    """Column and value."""
+    """Column and value of each point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,11 @@ class Lines:
     height: int = LINES_HEIGHT
 
 
-def heatmap(answer: Answer, made: Calculation, axis: Axis) -> Heatmap | None:
-    """Return the heatmap of all groups of an answer together, or None where there is nothing in it."""
-    edges = answer.heatmaps[made].edges
+def heatmap(answer: Answer, calculation: Calculation, axis: Axis) -> Heatmap | None:
+    """Return one heatmap for all groups of a result, or None if it is empty."""
+    edges = answer.heatmaps[calculation].edges
     counts: dict[tuple[int, int], int] = {}
-    for cell in answer.heatmaps[made].cells:
+    for cell in answer.heatmaps[calculation].cells:
         column = axis.column(cell.time)
         if column is not None:
             counts[column, cell.row] = counts.get((column, cell.row), 0) + cell.count
@@ -81,7 +81,7 @@ def heatmap(answer: Answer, made: Calculation, axis: Axis) -> Heatmap | None:
 
 
 def named_rows(counts: Mapping[tuple[int, int], int], rows: int, height: int, axis: Axis) -> Heatmap | None:
-    """Return a heatmap of numbers of events by column and row, whose rows have names."""
+    """Return a heatmap of record counts by column and row, whose rows have names."""
     return _grid(counts, rows, height, axis, (), ()) if counts else None
 
 
@@ -93,13 +93,13 @@ def _grid(
     edges: Sequence[float],
     marks: Sequence[Mark],
 ) -> Heatmap:
-    most = max(max(counts.values()), FEW)
+    highest = max(max(counts.values()), FEW)
     row_height = height / rows
     paths: dict[int, list[str]] = {}
-    least: dict[int, int] = {}
+    lowest: dict[int, int] = {}
     for (column, row), count in sorted(counts.items()):
-        level = max(1, round(LEVELS * math.log1p(count) / math.log1p(most)))
-        least[level] = min(least.get(level, count), count)
+        level = max(1, round(LEVELS * math.log1p(count) / math.log1p(highest)))
+        lowest[level] = min(lowest.get(level, count), count)
         x, y = round(axis.x(column), 2), round(height - (row + 1) * row_height, 2)
         paths.setdefault(level, []).append(f"M{x:g} {y:g}h1v{row_height:.4g}h-1z")
     return Heatmap(
@@ -108,7 +108,7 @@ def _grid(
         rows,
         edges,
         marks,
-        sorted(least.items()),
+        sorted(lowest.items()),
         height,
     )
 
@@ -127,51 +127,51 @@ def step_of_lines(answer: Answer, axis: Axis) -> float:
     return step
 
 
-def lines(answer: Answer, made: Calculation, axis: Axis) -> Lines | None:
-    """Return a line for each of the first groups: where a group has no events its COUNT is 0, and others have a gap."""
-    number = list(answer.query.values).index(made)
+def lines(answer: Answer, calculation: Calculation, axis: Axis) -> Lines | None:
+    """Return a line for each of the first groups. Without records, COUNT is 0 and other calculations have a gap."""
+    number = list(answer.query.values).index(calculation)
     values: dict[tuple[Any, ...], dict[int, float]] = {group.key: {} for group in answer.groups[:MOST_LINES]}
     for point in answer.series:
         column = axis.column(point.time)
         if column is not None and point.key in values and isinstance(point.values[number], int | float):
             values[point.key][column] = point.values[number]
-    found = [value for line in values.values() for value in line.values()]
-    if not found:
+    numbers = [value for line in values.values() for value in line.values()]
+    if not numbers:
         return None
-    low, high = min(0, *found), max(0, *found)
+    low, high = min(0, *numbers), max(0, *numbers)
     high = high if high > low else low + 1
 
-    def down(value: float) -> float:
+    def y_of(value: float) -> float:
         return round(LINES_HEIGHT - (value - low) / (high - low) * LINES_HEIGHT, 2)
 
-    drawn = []
+    result = []
     for group, line in enumerate(values.values()):
         if not line:
             continue
-        at = dict.fromkeys(range(axis.columns), 0.0) | line if made.op == "COUNT" else line
-        path, dots = _path(at, axis, down)
-        drawn.append(Line(group, path, dots, sorted(line.items())))
-    marks = [value for value in _round_values(low, high, 3) if made.op != "COUNT" or float(value).is_integer()]
-    return Lines(made.name, drawn, [Mark(down(value), value) for value in marks])
+        by_column = dict.fromkeys(range(axis.columns), 0.0) | line if calculation.op == "COUNT" else line
+        path, dots = _path(by_column, axis, y_of)
+        result.append(Line(group, path, dots, sorted(line.items())))
+    marks = [value for value in _round_values(low, high, 3) if calculation.op != "COUNT" or float(value).is_integer()]
+    return Lines(calculation.name, result, [Mark(y_of(value), value) for value in marks])
 
 
-def _path(values: Mapping[int, float], axis: Axis, down: Any) -> tuple[str, list[tuple[float, float]]]:
+def _path(values: Mapping[int, float], axis: Axis, y_of: Any) -> tuple[str, list[tuple[float, float]]]:
     """Return a path through values in columns side by side, and dots for those that stand alone or in twos."""
     starts = {period.first for period in axis.periods}
     runs: list[list[tuple[float, float]]] = []
     last = -2
     for column, value in sorted(values.items()):
-        place = round(axis.x(column) + 0.5, 2), down(value)
+        point = round(axis.x(column) + 0.5, 2), y_of(value)
         if column != last + 1 or column in starts:
             runs.append([])
-        runs[-1].append(place)
+        runs[-1].append(point)
         last = column
     path = "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in run) for run in runs if len(run) > 1)
     return path, [(round(x / axis.width * 100, 3), y) for run in runs if len(run) <= 2 for x, y in run]
 
 
 def _row_of(value: float, edges: Sequence[float]) -> float:
-    """Return how many rows up a value is."""
+    """Return the position of a value in rows from the bottom."""
     row = max(min(bisect.bisect_right(edges, value), len(edges) - 1) - 1, 0)
     low, high = edges[row], edges[row + 1]
     if edges[0] > 0:
@@ -180,16 +180,16 @@ def _row_of(value: float, edges: Sequence[float]) -> float:
 
 
 def _values(edges: Sequence[float]) -> list[float]:
-    """Return the round values that an axis along these edges names."""
+    """Return the round values to label on an axis with these edges."""
     low, high = edges[0], edges[-1]
     if low <= 0 or high / low < 20:
         return _round_values(low, high, 5)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
     factors = (1, 2, 5) if len(powers) <= 2 else (1, 3) if len(powers) <= 4 else (1,)
-    found = [float(f"{factor}e{power}") for power in powers for factor in factors]
-    return [value for value in found if low <= value <= high]
+    values = [float(f"{factor}e{power}") for power in powers for factor in factors]
+    return [value for value in values if low <= value <= high]
 
 
-def _round_values(low: float, high: float, about: int) -> list[float]:
-    step = nice((high - low) / about)
+def _round_values(low: float, high: float, count: int) -> list[float]:
+    step = nice((high - low) / count)
     return [round(row * step, 12) for row in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
