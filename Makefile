@@ -76,7 +76,7 @@ PIP := PIP_USER=0 $(BIN)/python -m pip install --quiet --disable-pip-version-che
 
 $(INSTALLED): requirements-dev.txt $(PROJECT)/requirements-dev.txt packages/traced-flask/pyproject.toml packages/otlp-viewer/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo 'This needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.14' >&2; exit 1; }
+	  { echo 'This needs Python 3.11 or newer. Specify one: make $(MAKECMDGOALS) PYTHON=python3.14' >&2; exit 1; }
 	@echo 'Installing the development packages into $(BIN:/bin=). This takes a minute.'
 	@test -d $(@D) || $(PYTHON) -m venv $(@D)
 	@$(PIP) $(COMPILED) --require-hashes -r requirements-dev.txt -r '$(PROJECT)/requirements-dev.txt' && \

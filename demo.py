@@ -49,9 +49,8 @@ def say(text: str = "", end: str = "\n") -> None:
 
 def check_python() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036
-        sys.exit(
-            f"This needs Python 3.11 or newer, not {sys.version.split()[0]}. Name one: make demo PYTHON=python3.14"
-        )
+        target, version = sys.argv[1][2:] if sys.argv[1:] else "demo", sys.version.split()[0]
+        sys.exit(f"This needs Python 3.11 or newer, not {version}. Specify one: make {target} PYTHON=python3.14")
 
 
 def check_ports() -> None:
@@ -107,24 +106,25 @@ def install() -> None:
     except BaseException as error:
         if new:
             shutil.rmtree(VENV, ignore_errors=True)
-        say()
         if isinstance(error, subprocess.CalledProcessError):
             sys.exit(f"{why(error.stdout)} Nothing was installed.")
         raise
-    say()
     done.write_text(requirements.read_text())
 
 
 def run(command: list[str]) -> None:
-    """Run with a dot a second instead of output; raises CalledProcessError with all output as `stdout`."""
+    """Run with a line of dots, one a second, instead of output; raises CalledProcessError with it as `stdout`."""
     environment = {**os.environ, "PIP_USER": "0"}  # pip refuses --user in a virtual environment
-    pipe, output = subprocess.PIPE, None
+    pipe, output, seconds = subprocess.PIPE, None, 0
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
         while output is None:
             try:
                 output = process.communicate(timeout=1)[0]
             except subprocess.TimeoutExpired:
                 say(".", end="")
+                seconds += 1
+    if seconds:
+        say()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, output)
 

@@ -72,7 +72,7 @@ def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> No
         [sys.executable, "-c", f"{as_if_old} run_name='__main__')"], cwd=checkout, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr == "This needs Python 3.11 or newer, not 3.9.1. Name one: make demo PYTHON=python3.14\n"
+    assert done.stderr == "This needs Python 3.11 or newer, not 3.9.1. Specify one: make demo PYTHON=python3.14\n"
     assert not (checkout / ".venv").exists()
 
 
