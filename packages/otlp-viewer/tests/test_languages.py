@@ -1,4 +1,7 @@
-"""From the first page to a span and its attributes in a browser, for what the SDKs of other languages send."""
+"""From the first page to a span and its attributes in a browser, for what the SDKs of other languages send.
+
+And for what the OpenTelemetry project sends itself.
+"""
 
 import json
 import os
@@ -12,11 +15,14 @@ import pytest
 import test_java
 from browser import chromium, page
 from running import free_port, viewer
+from test_collector import TRACE as COLLECTORS
+from test_collector import generate, send_testdata, telemetrygen, testdata
 from test_go import program
 from test_java import java
 from test_javascript import javascript
+from test_rust import rust
 
-__all__ = ["chromium", "java", "javascript", "page", "program"]  # fixtures
+__all__ = ["chromium", "java", "javascript", "page", "program", "rust", "telemetrygen", "testdata"]  # fixtures
 pytestmark = pytest.mark.browser
 TRACE = "8C1F00D5D0A94E0BA2B5D2E8F0E7A911"
 SPAN = "A1B2C3D4E5F60718"
@@ -78,6 +84,45 @@ def test_a_trace_and_a_log_of_the_java_sdk_are_read_in_the_browser(java: Any, pa
     page.locator(".log summary", has_text="The printer is empty").click()
     page.get_by_role("link", name="Open trace").click()
     page.wait_for_url(f"**/traces/{trace_id}?span=*")
+
+
+def test_a_trace_of_the_rust_sdk_is_read_in_the_browser(rust: Any, page: Any, address: str) -> None:
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": address}
+    subprocess.run([rust], env=environment, check=True, capture_output=True, timeout=60)
+    child = reached(page, address, "depot", "receive", "weigh")
+    has(child, scale="app.kilograms 3", version="4.2.0")
+    assert "too heavy" in child
+    root = reached(page, address, "depot", "receive", "receive")
+    has(root, app__large=str(2**63 - 1), app__half="0.5", app__text="ü", telemetry__sdk__language="rust")
+
+
+def test_a_trace_of_the_collectors_generator_is_read_in_the_browser(telemetrygen: Any, page: Any, address: str) -> None:
+    generate(telemetrygen, address, "traces", "--traces", "1", "--child-spans", "2", "--otlp-attributes", "shop=true")
+    child = reached(page, address, "telemetrygen", "lets-go", "okey-dokey-1")
+    has(child, shop="true", network__peer__address="1.2.3.4")
+    ids = re.search("([0-9a-f]{32})", page.url)
+    assert ids
+    generate(telemetrygen, address, "logs", "--logs", "1", "--trace-id", ids[1], "--body", "Off we went")
+    page.goto(f"{address}/logs")
+    page.locator(".log summary", has_text="Off we went").click()
+    page.get_by_role("link", name="Open trace").click()
+    page.wait_for_url(f"**/traces/{ids[1]}*")
+
+
+def test_the_data_of_the_collectors_tests_is_read_in_the_browser(testdata: Any, page: Any, address: str) -> None:
+    send_testdata(testdata, address, "application/json")
+    page.goto(f"{address}/traces/{COLLECTORS}")
+    page.locator("#tree .row", has_text="operationA").click()
+    page.locator("#span h2", has_text="operationA").wait_for()
+    details = page.locator("#span").inner_text()
+    fields = {
+        "resource-attr": "resource-attr-val-1",
+        "span-event-attr": "span-event-attr-val",
+        "trace state": "ot=th:0",
+    }
+    has(details, **fields)
+    assert "status-cancelled" in details
+    assert "Dropped by the SDK: 1 attribute, 1 event, 0 links." in details
 
 
 def test_telemetry_in_the_form_of_opentelemetrys_examples_is_read_in_the_browser(page: Any, address: str) -> None:
