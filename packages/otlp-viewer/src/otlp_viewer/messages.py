@@ -1,7 +1,6 @@
 """Spans and log records as they are stored: what is asked of one is read from its message then."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -13,7 +12,6 @@ from otlp_viewer.receive import wire
 from otlp_viewer.values import Value, any_value, attributes
 
 KINDS = ("internal", "internal", "server", "client", "producer", "consumer")
-LONGEST_CACHED = 256  # bytes of an attribute
 
 Attributes = dict[str, Value]
 
@@ -116,8 +114,10 @@ class Span(Record):
     @property
     def status(self) -> tuple[int, str]:
         """0 unset, 1 ok, 2 error; and a message."""
-        code, message = _status(self.message.status)
-        return code if code in (1, 2) else 0, message
+        if not self.message.status:
+            return 0, ""
+        status = Status.FromString(self.message.status)
+        return status.code if status.code in (1, 2) else 0, status.message
 
     @property
     def status_code(self) -> int:
@@ -200,31 +200,16 @@ class Log(Record):
         return str(self.message.event_name)
 
 
-def read_attribute(attribute: bytes) -> tuple[str, Value]:
-    """Return the name and the value of an attribute as it came; most come again and again."""
-    return _cached(attribute) if len(attribute) <= LONGEST_CACHED else _read(attribute)
-
-
-def _read(attribute: bytes) -> tuple[str, Value]:
-    pair = KeyValue.FromString(attribute)
+def read_attribute(message: bytes) -> tuple[str, Value]:
+    """Return the name and the value of a KeyValue."""
+    pair = KeyValue.FromString(message)
     return pair.key, any_value(pair.value)
 
 
-_cached = lru_cache(16_384)(_read)
-
-
-@lru_cache(256)
-def _status(message: bytes) -> tuple[int, str]:
-    status = Status.FromString(message)
-    return status.code, status.message
-
-
-@lru_cache(256)
 def read_resource(message: bytes) -> Attributes:
     return attributes(Resource.FromString(message).attributes)
 
 
-@lru_cache(256)
 def read_scope(message: bytes) -> Scope:
     scope = InstrumentationScope.FromString(message)
     return Scope(scope.name, scope.version, attributes(scope.attributes))

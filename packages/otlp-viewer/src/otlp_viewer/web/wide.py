@@ -9,19 +9,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import starmap
 
-from otlp_viewer.messages import (
-    LONGEST_CACHED,
-    Log,
-    Record,
-    Span,
-    SpanEvent,
-    SpanLink,
-    read_attribute,
-    read_resource,
-    read_scope,
-)
+from otlp_viewer.messages import Log, Record, Span, SpanEvent, SpanLink, read_attribute, read_resource, read_scope
 from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, column_name
 from otlp_viewer.values import Value
+
+LONGEST_CACHED = 256  # bytes of an attribute
 
 NAMES = frozenset(
     {*SPAN_FIELDS, *LOG_FIELDS, "time", "events", "links", "trace_state"}
@@ -40,7 +32,7 @@ def span_json(span: Span) -> str:
     message = span.message
     code, description = span.status
     fields = (
-        f'"time": "{iso(span.start_ns)}", "name": {_often(message.name)}, "duration_ms": {span.duration_ms!r},'
+        f'"time": "{iso(span.start_ns)}", "name": {text(message.name)}, "duration_ms": {span.duration_ms!r},'
         f' "trace.trace_id": "{message.trace_id.hex()}", "trace.span_id": "{message.span_id.hex()}",'
         f' "span.kind": "{span.kind}", "status_code": {code}, "error": {"true" if code == 2 else "false"},'
         f' "events": {text([*map(_event, span.events)]) if message.events else "[]"},'
@@ -61,7 +53,7 @@ def span_json(span: Span) -> str:
 def log_json(log: Log) -> str:
     """Return a log record's fields and attributes, as `span_json` does."""
     fields = (
-        f'"time": "{iso(log.time_ns)}", "severity_text": {_often(log.severity_text)},'
+        f'"time": "{iso(log.time_ns)}", "severity_text": {text(log.severity_text)},'
         f' "severity_number": {log.severity_number}, "body": {text(log.body)}'
     )
     for name, value in (
@@ -102,7 +94,7 @@ def _wide(fields: str, record: Record, reserved: Collection[str]) -> str:
     return f"{{{', '.join([fields, *beside.values()])}}}"
 
 
-@lru_cache(256)
+@lru_cache(64)
 def _origin(service: str, resource: bytes, scope: bytes) -> tuple[str, dict[str, str]]:
     """Return the fields that records of one origin share, and the other attributes, which are like _attribute's."""
     made = read_scope(scope)
@@ -125,11 +117,6 @@ _cached = lru_cache(16_384)(_attribute)
 
 def _pair(name: str, value: Value) -> tuple[str, str]:
     return name, f"{text(name)}: {text(value)}"
-
-
-@lru_cache(4096)
-def _often(value: str) -> str:
-    return text(value)
 
 
 def iso(nanoseconds: int, whole: bool = False) -> str:
