@@ -53,11 +53,15 @@ function soon(row) {
 
 async function choose(row) {
   const key = tree.data.key[row];
-  tree.chosen = row;
+  const isLast = () => tree.data.key[tree.chosen] === key;
+  tree.chosen = tree.cursor = row;
   named = true;
-  tree.moveTo(row);
-  const text = await load(key).catch(() => null);
-  if (tree.data.key[tree.chosen] !== key) return;
+  // The row and its details change in one frame where these come soon: a frame for the row alone would hold them up.
+  const loading = load(key).catch(() => null), pause = new Promise((done) => { setTimeout(done, 50); });
+  await Promise.race([loading, pause]);
+  if (isLast()) tree.moveTo(tree.cursor);
+  const text = await loading;
+  if (!isLast()) return;
   if (text === null) get("message").textContent = "The details of this span cannot be shown.";
   else fill(text);
   keep();
