@@ -26,6 +26,12 @@ def complete(receiver: Receiver, trace_ids: list[str]) -> list[str]:
     return [each for each in trace_ids if sorted(span["name"] for span in traces.get(each, [])) == PARTS]
 
 
+def instances_after_more(base: str, receiver: Receiver) -> set[str]:
+    """The workers that have sent spans, after a few more requests."""
+    Load(base, 8).run()
+    return {span["resource"]["service.instance.id"] for span in receiver.spans()}
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "output"
@@ -47,11 +53,11 @@ def test_200_requests_give_200_complete_traces(
             load = Load(base, 100)
             load.run(lambda: server.process.send_signal(meanwhile) if meanwhile else None)
             assert eventually(lambda: server.output().count("Booting worker") >= workers, 60)
+            assert eventually(lambda: len(instances_after_more(base, receiver)) >= 2, 60), "one worker does everything"
             load.run()
             server.stop()
         assert load.failures == []
         assert eventually(lambda: len(complete(receiver, load.trace_ids)) == 200)
-        assert len({span["resource"]["service.instance.id"] for span in receiver.spans()}) >= 2
     assert "lost" not in server.output()
 
 
