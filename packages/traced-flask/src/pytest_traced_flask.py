@@ -1,4 +1,4 @@
-"""pytest plugin of traced-flask: the fixture `spans`. It imports nothing before a test asks for it."""
+"""traced-flask's pytest plugin: the fixture `spans`. Imports traced_flask only when a test uses it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    """The spans that ended since the test began: `all()`, `names()` and `named(name)`."""
+    """The spans that have ended since the test started: `all()`, `names()` and `named(name)`."""
     from traced_flask.pytest_plugin import recorded_spans
 
     yield from recorded_spans()

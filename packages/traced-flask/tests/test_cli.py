@@ -285,7 +285,7 @@ def slow(request: Request) -> Response:
     [
         (rate_limited, 3, "rate limit is reached (429). Wait until"),
         (lambda _: Response("", 503), 3, "https://status.honeycomb.io"),
-        (lambda _: Response("<p>", 200, content_type="text/html"), 1, "log in"),
+        (lambda _: Response("<p>", 200, content_type="text/html"), 1, "Log in"),
         (lambda _: Response("{}", 200, content_type="application/json"), 1, "This is not Honeycomb's API"),
         (lambda _: Response("", 407), 1, "The proxy needs a user and a password"),
         (lambda _: Response("", 404), 1, "Check HONEYCOMB_API_ENDPOINT"),
@@ -319,7 +319,7 @@ def test_an_address_that_does_not_answer_is_explained(run: Run, service: Honeyco
         fails(run("check", HONEYCOMB_API_ENDPOINT=f"http://{closed}"), 3, "nothing accepts connections there")
         fails(run("check", HONEYCOMB_API_ENDPOINT="https://api.honeycomb.invalid"), 3, "cannot be resolved")
         proxy = {"HTTPS_PROXY": f"http://me:marked@{closed}", "HONEYCOMB_API_ENDPOINT": "https://api.example"}
-        fails(run("check", **proxy), 1, "The proxy that HTTPS_PROXY names", "api.example to NO_PROXY")
+        fails(run("check", **proxy), 1, "The proxy in HTTPS_PROXY", "api.example to NO_PROXY")
         assert run("check", HTTP_PROXY=f"http://me:marked@{closed}")[0] == 0  # not for this machine
     fails(run("check", HONEYCOMB_API_ENDPOINT=service.url.replace("http:", "https:")), 1, "does not speak TLS")
     for wrong in ("api.honeycomb.io", "https://api.honeycomb.io/v1/traces", "https://me:marked@host"):

@@ -105,9 +105,9 @@ HEADERS = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n"
         pytest.param(
             raw(HEADERS, b"x: " + FLOOD[:999] + b"\r\n", every=0), "more than 64 kB", id="floods with headers"
         ),
-        pytest.param(raw(HEADERS + b"\r\nshort"), "before the answer was complete", id="cuts its body"),
-        pytest.param(raw(HEADERS), "before the answer was complete", id="cuts its headers"),
-        pytest.param(raw(b""), "before the answer was complete", id="closes"),
+        pytest.param(raw(HEADERS + b"\r\nshort"), "before the response was complete", id="cuts its body"),
+        pytest.param(raw(HEADERS), "before the response was complete", id="cuts its headers"),
+        pytest.param(raw(b""), "before the response was complete", id="closes"),
         pytest.param(raw(b"HTTP/1.1 404 N\r\n\r\n", FLOOD, every=0), "(404)", id="floods with a page for its 404"),
         pytest.param(raw(b"HTTP/1.1 401 N\r\ncontent-length: 9\r\n\r\n"), "(401)", id="cuts the body of its 401"),
         pytest.param(raw(b"SSH-2.0-OpenSSH_9.9\r\n"), "its answer is not HTTP", id="speaks another protocol"),
@@ -272,7 +272,7 @@ def test_a_socks_proxy_is_used_and_needs_pysocks(receiver: Receiver, monkeypatch
         serve.join(10)
     assert names == [b"collector.invalid"]
     monkeypatch.setitem(sys.modules, "socks", None)
-    assert "for which the package PySocks is not installed" in reason("http://collector.invalid")
+    assert "uses SOCKS, which needs the package PySocks" in reason("http://collector.invalid")
 
 
 # Certificates
@@ -315,7 +315,7 @@ def test_the_own_ca_wins_over_that_of_requests(
 
 def test_a_certificate_that_is_not_trusted_is_explained_in_both_cases(secure: Receiver, certificates: Path) -> None:
     other = reason(secure.url, certificate=str(certificates / "other.pem"))
-    assert other.startswith("its TLS certificate is not one of the CA in OTEL_EXPORTER_OTLP_CERTIFICATE (")
+    assert other.startswith("its TLS certificate is not from the CA in OTEL_EXPORTER_OTLP_CERTIFICATE (")
     assert "OTEL_EXPORTER_OTLP_CERTIFICATE names your own CA's file" in reason(secure.url)
 
 

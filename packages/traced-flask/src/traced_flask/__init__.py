@@ -1,6 +1,6 @@
 """OpenTelemetry for Flask, with the parts that production needs.
 
-Each name takes the place of OpenTelemetry's part of the same name, or adds to it:
+Each name replaces OpenTelemetry's class of the same name, or adds to it:
 
     from traced_flask import BatchSpanProcessor, FlaskInstrumentor, OTLPSpanExporter
 
@@ -8,14 +8,14 @@ Each name takes the place of OpenTelemetry's part of the same name, or adds to i
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     FlaskInstrumentor().instrument_app(app)
 
-Import it before OpenTelemetry: it first makes the environment one that OpenTelemetry can follow.
+Import it before OpenTelemetry, because it first corrects environment variables that OpenTelemetry cannot use.
 """
 
 from traced_flask import settings
 
 settings.problems.extend(settings.prepare())
 
-# OpenTelemetry reads the environment while it is imported.
+# OpenTelemetry reads the environment at import.
 from traced_flask.exporters import OTLPLogExporter, OTLPSpanExporter  # noqa: E402
 from traced_flask.flask import FlaskInstrumentor  # noqa: E402
 from traced_flask.links import trace_url  # noqa: E402

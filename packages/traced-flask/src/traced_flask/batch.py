@@ -1,4 +1,4 @@
-"""Encoded export requests: joined, split and counted."""
+"""Joins, splits and counts encoded export requests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Batch:
     parts: tuple[Batch, ...] = dataclasses.field(default=(), repr=False)
 
 
-def joined(parts: tuple[Batch, ...]) -> Batch:
-    """`parts` in one request: encoded messages, one after the other, are one message with the items of all.
+def join(parts: tuple[Batch, ...]) -> Batch:
+    """Join `parts` into one request: concatenated protobuf messages form one message with all items.
 
     https://protobuf.dev/programming-guides/encoding/#last-one-wins
     """
@@ -31,7 +31,7 @@ def joined(parts: tuple[Batch, ...]) -> Batch:
 
 
 def split(batch: Batch) -> tuple[Batch, ...]:
-    """The batches that were joined to `batch`, or its halves; none if it cannot be divided."""
+    """Return the batches that form `batch`, or its halves; none if it cannot be split."""
     if batch.parts:
         return batch.parts
     with contextlib.suppress(Exception):
@@ -40,7 +40,7 @@ def split(batch: Batch) -> tuple[Batch, ...]:
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """`{"traces": 3, "logs": 1}` as "3 spans and 1 log record"; "" when there is none."""
-    one = {"traces": "span", "logs": "log record"}
-    parts = [f"{n} {one.get(kind, 'item')}{'' if n == 1 else 's'}" for kind, n in counts.items() if n]
+    """Format `{"traces": 3, "logs": 1}` as "3 spans and 1 log record"; "" if there is nothing."""
+    nouns = {"traces": "span", "logs": "log record"}
+    parts = [f"{n} {nouns.get(kind, 'item')}{'' if n == 1 else 's'}" for kind, n in counts.items() if n]
     return " and ".join(parts)

@@ -1,4 +1,4 @@
-"""`traced-flask check`: send a span where the application's go, step by step, and say what to do if a step fails."""
+"""`traced-flask check`: send a span as the application does, step by step, and explain a failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from traced_flask import regions, settings
 from traced_flask.checks import NOTHING_SENT
 from traced_flask.destination import Destination, Endpoint
 from traced_flask.encoder import encode_spans
-from traced_flask.honeycomb_api import PERMISSIONS, WHERE_KEYS_ARE, Account, HoneycombAPI, Problem
+from traced_flask.honeycomb_api import KEYS_PAGE, PERMISSIONS, Account, HoneycombAPI, Problem
 from traced_flask.key import NAME, kind_of
 from traced_flask.links import viewer_traces
 from traced_flask.routes import Routes, service_name, standard_url, viewer_endpoint, without_credentials
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from traced_flask.cli import Project
 
-MAX_SKEW: Final = 120  # seconds that nobody notices in a trace
+MAX_SKEW: Final = 120  # seconds; smaller differences do not matter
 DISABLED: Final = "OTEL_SDK_DISABLED=true: the application sends no telemetry."
 
 
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 
 class Check:
-    """The steps, and what each found."""
+    """Runs the steps and collects their findings."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -53,7 +53,7 @@ class Check:
         self.findings.append(Finding(step or self.step, ok, text, ok and warning))
 
     def run(self) -> None:
-        """Take the steps. Raises Problem at the first that fails, which `self.step` names."""
+        """Run the steps. Raises Problem at the first failure; `self.step` is its step."""
         self.facts["service"] = self.service
         for problem in self.project.problems:
             self.add(problem.removesuffix("."), ok=NOTHING_SENT not in problem, warning=True)
@@ -72,7 +72,7 @@ class Check:
         self.check_span(account, address, key)
 
     def check_receiver(self, url: str) -> None:
-        """Send a span to `url`, which the standard OTEL_EXPORTER_OTLP_ variables name."""
+        """Send a span to `url`, which comes from the standard OTEL_EXPORTER_OTLP_ variables."""
         if settings.disabled():
             raise Problem(DISABLED)
         routes, name = Routes(), without_credentials(url)
@@ -80,7 +80,7 @@ class Check:
         for problem in routes.problems:
             self.add(problem, ok=endpoint is not None, warning=True)
         if endpoint is None:
-            if all(each.ok for each in self.findings):
+            if all(finding.ok for finding in self.findings):
                 raise Problem("The application's traces go nowhere. Check OTEL_TRACES_EXPORTER.")
             return
         self.step = "span"
@@ -90,10 +90,10 @@ class Check:
         self.add(f"Sent a test span to {name} as service {self.service}: {page or f'trace {trace_id}'}")
 
     def page(self, name: str, endpoint: Endpoint, trace_id: str) -> str | None:
-        """Where a receiver shows a trace, if it is the viewer or Honeycomb."""
+        """Return the URL of a trace's page, if the receiver is the viewer or Honeycomb."""
         if name == without_credentials(viewer_endpoint() or ""):
             return viewer_traces() + trace_id
-        region = next((each for each in regions.REGIONS if each.api == name), None)
+        region = next((region for region in regions.REGIONS if region.api == name), None)
         if region and (key := (endpoint.headers() or {}).get("x-honeycomb-team")):
             with contextlib.suppress(Problem):
                 account = HoneycombAPI(name, key).account()
@@ -110,7 +110,7 @@ class Check:
         if key is None:
             raise Problem(
                 f"No valid API key was found. Set {NAME} in the environment or in .env, or set"
-                f" OTEL_EXPORTER_OTLP_ENDPOINT to send telemetry to another receiver. Where keys are: {WHERE_KEYS_ARE}"
+                f" OTEL_EXPORTER_OTLP_ENDPOINT to send telemetry to another receiver. Manage keys at {KEYS_PAGE}"
             )
         where = next(place.where for place in self.project.keys if place.key)
         kind = kind_of(key)
@@ -120,54 +120,54 @@ class Check:
 
     def check_address(self) -> str:
         address = self.project.address
-        region = next((each.name for each in regions.REGIONS if each.api == address), "not one of Honeycomb's own")
+        region = next((r.name for r in regions.REGIONS if r.api == address), "not one of Honeycomb's own")
         self.facts |= {"address": address, "region": region}
         self.add(f"{address} ({region})")
         return address
 
     def check_account(self, api: HoneycombAPI) -> Account:
-        answer = api.ask("GET", "/1/auth")
-        if abs(skew := answer.clock_skew) > MAX_SKEW:
-            way = "ahead" if skew > 0 else "behind"
+        response = api.request("GET", "/1/auth")
+        if abs(skew := response.clock_skew) > MAX_SKEW:
+            direction = "ahead" if skew > 0 else "behind"
             self.add(
-                f"This machine's clock is {abs(skew) / 60:.0f} minutes {way}, so spans appear at the wrong time. Set"
-                " it; restarting Docker Desktop or WSL often does",
+                f"This machine's clock is {abs(skew) / 60:.0f} minutes {direction}, so spans appear at the wrong time."
+                " Set it; restarting Docker Desktop or WSL often does",
                 ok=False,
                 step="clock",
             )
-        if answer.status == 401 and (other := self.region_of_key(api.address)):
+        if response.status == 401 and (other := self.region_of_key(api.address)):
             raise Problem(f"This key belongs to the region {other.name}. Set HONEYCOMB_API_ENDPOINT={other.api}")
-        api.check(answer)
-        account = api.account_in(answer.body)
+        api.check(response)
+        account = api.account_in(response.body)
         environment = account.environment or "(classic)"
         self.facts |= {"team": account.team, "environment": account.environment, "permissions": account.permissions}
-        may = ", ".join(account.permissions) or "none"
-        self.add(f"Team {account.team}, environment {environment}, permissions: {may}")
+        permissions = ", ".join(account.permissions) or "none"
+        self.add(f"Team {account.team}, environment {environment}, permissions: {permissions}")
         if account.key_type != "ingest" and "events" not in account.access:
-            raise Problem(f"The key lacks the permission {PERMISSIONS['events']}. Add it at {WHERE_KEYS_ARE}")
+            raise Problem(f"The key lacks the permission {PERMISSIONS['events']}. Add it at {KEYS_PAGE}")
         return account
 
     def region_of_key(self, address: str) -> regions.Region | None:
-        """The other region, if the key belongs to it. Not tried if the address is not Honeycomb's."""
-        if address not in [each.api for each in regions.REGIONS]:
+        """Return the other region if the key belongs to it. Skipped if the address is not Honeycomb's."""
+        if address not in [region.api for region in regions.REGIONS]:
             return None
         key = self.project.key or ""
         for region in regions.REGIONS:
             try:
-                if region.api != address and HoneycombAPI(region.api, key).ask("GET", "/1/auth").status == 200:
+                if region.api != address and HoneycombAPI(region.api, key).request("GET", "/1/auth").status == 200:
                     return region
             except Problem:
                 pass
         return None
 
     def check_span(self, account: Account, address: str, key: str) -> None:
-        """Send a span where the application's exporter sends its own."""
+        """Send a span to where the application's exporter sends its spans."""
         if settings.disabled():
             raise Problem(DISABLED)
         os.environ[NAME] = key
         endpoints = Routes().to("traces")
         name = without_credentials(address)
-        viewer = without_credentials(viewer_endpoint() or address)  # which gets a copy in development
+        viewer = without_credentials(viewer_endpoint() or address)  # it gets a copy in development
         for other in endpoints.keys() - {name, viewer}:
             self.add(f"An OTEL_EXPORTER_OTLP_ variable sends the application's traces to {other} instead", ok=False)
         if name not in endpoints:
@@ -175,8 +175,8 @@ class Check:
                 "The application's traces do not go to Honeycomb. Check OTEL_EXPORTER_OTLP_ENDPOINT,"
                 " OTEL_EXPORTER_OTLP_HEADERS and OTEL_TRACES_EXPORTER."
             )
-        missing = [each for each in ("events", "createDatasets") if each not in account.access]
-        hint = f" The key lacks the permission {PERMISSIONS[missing[0]]}: {WHERE_KEYS_ARE}" if missing else ""
+        missing = [name for name in ("events", "createDatasets") if name not in account.access]
+        hint = f" The key lacks the permission {PERMISSIONS[missing[0]]}: {KEYS_PAGE}" if missing else ""
         trace_id = self.send_span(name, endpoints[name], hint)
         dataset = regions.dataset_slug(self.service)
         link = self.project.page(account, "datasets", dataset, "trace") + f"?trace_id={trace_id}"
@@ -184,7 +184,7 @@ class Check:
         self.add(f"Sent a test span to dataset {dataset}: {link}")
 
     def send_span(self, name: str, endpoint: Endpoint, hint: str = "") -> str:
-        """The trace ID of a test span that `endpoint` has accepted. Raises Problem, with `hint`, if it has not."""
+        """Send a test span and return its trace ID. Raises Problem, with `hint`, if `endpoint` does not accept it."""
         trace_id, body = make_span(self.service)
         if failure := Destination(name, {"traces": endpoint}).send("traces", body, endpoint.timeout):
             raise Problem(f"{name} did not accept a test span: {failure.reason}.{hint}", 3 if failure.retryable else 1)
@@ -201,7 +201,7 @@ class _Collector(SpanExporter):
 
 
 def make_span(service: str) -> tuple[str, bytes]:
-    """The trace ID of a new span, and the request that exports it."""
+    """Create a span; return its trace ID and the request that exports it."""
     collector = _Collector()
     resource = Resource.create({"service.name": service})
     provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
@@ -212,19 +212,19 @@ def make_span(service: str) -> tuple[str, bytes]:
 
 
 def check(arguments: argparse.Namespace, project: Project) -> int:
-    checked = Check(project)
+    check_run = Check(project)
     status = 0
     try:
-        checked.run()
+        check_run.run()
     except Problem as problem:
-        checked.add(str(problem), ok=False)
+        check_run.add(str(problem), ok=False)
         status = problem.status
-    ok = all(each.ok for each in checked.findings)
+    ok = all(finding.ok for finding in check_run.findings)
     if arguments.json:
-        steps = [each._asdict() for each in checked.findings]
-        print(json.dumps({"ok": ok, **checked.facts, "checks": steps}, indent=2))
+        steps = [finding._asdict() for finding in check_run.findings]
+        print(json.dumps({"ok": ok, **check_run.facts, "checks": steps}, indent=2))
     else:
-        for each in checked.findings:
-            level = "warn" if each.warning else "ok" if each.ok else "FAIL"
-            print(f"{level:<4}  {each.step:<8}  {each.text}")
+        for finding in check_run.findings:
+            level = "warn" if finding.warning else "ok" if finding.ok else "FAIL"
+            print(f"{level:<4}  {finding.step:<8}  {finding.text}")
     return status or int(not ok)

@@ -1,9 +1,9 @@
-"""The `traced-flask` command: check that traces reach Honeycomb, and create links, boards, markers and triggers there.
+"""The `traced-flask` command: checks that traces reach Honeycomb, and creates links, boards, markers and triggers.
 
-It reads the environment, then `.env`, then `[tool.traced-flask]` of pyproject.toml, both in the current directory. Its
-errors do not repeat what was typed, which may have been a key.
+Settings come from the environment, then `.env`, then `[tool.traced-flask]` in pyproject.toml, both in the current
+directory. Errors do not repeat user input, which may contain a key.
 
-Exit status: 0 success, 1 something needs to be changed, 2 invalid usage, 3 trying again later may help.
+Exit status: 0 success, 1 something must be changed, 2 invalid usage, 3 a retry later may help.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from urllib.parse import quote
 
 from traced_flask import regions, settings
 from traced_flask.check import check
-from traced_flask.honeycomb_api import PERMISSIONS, WHERE_KEYS_ARE, Account, HoneycombAPI, Problem
+from traced_flask.honeycomb_api import KEYS_PAGE, PERMISSIONS, Account, HoneycombAPI, Problem
 from traced_flask.key import NAME, Place, places, problem_with_key, read_variables
 
 CONFIGURATION_KEY: Final = "HONEYCOMB_CONFIGURATION_KEY"
-TIME_RANGE: Final = 7200  # seconds that a query covers unless it says otherwise
+TIME_RANGE: Final = 7200  # seconds; the default of a query
 BOARD_WIDTH: Final = 12  # columns
 
 
 class Project:
-    """The current directory's settings. Puts those of `.env` and pyproject.toml into the environment."""
+    """The settings of the current directory. Loads `.env` and pyproject.toml into the environment."""
 
     def __init__(self) -> None:
         dotenv = Path(".env")
@@ -38,7 +38,7 @@ class Project:
         except ValueError as error:
             raise Problem(f".env {error}.") from None
         table = pyproject_table()
-        is_pipe = dotenv.is_fifo()  # which is read once
+        is_pipe = dotenv.is_fifo()  # a pipe can only be read once
         if not is_pipe:
             variables.pop(NAME, None)
         variables.setdefault("OTEL_SERVICE_NAME", table.get("service-name", ""))
@@ -47,13 +47,13 @@ class Project:
         for name, value in variables.items():
             if value and not os.environ.get(name):
                 os.environ[name] = value
-        self.problems = list(dict.fromkeys([*settings.problems, *settings.prepare()]))  # which the application logs
+        self.problems = list(dict.fromkeys([*settings.problems, *settings.prepare()]))  # the application logs them too
         self.keys: list[Place] = places(os.environ, None if is_pipe else dotenv)
 
     @property
     def key(self) -> str | None:
         """The key that the application uses."""
-        return next((each.key for each in self.keys if each.key), None)
+        return next((place.key for place in self.keys if place.key), None)
 
     @property
     def address(self) -> str:
@@ -71,14 +71,14 @@ class Project:
         return service
 
     def page(self, account: Account, *parts: str) -> str:
-        """A page of Honeycomb's, in the region of the API, or of pyproject.toml if the API is Refinery's."""
+        """Return a Honeycomb URL in the region of the API, or of pyproject.toml if the API is Refinery's."""
         known = [region for region in regions.REGIONS if region.api == self.address] or [self._home]
         return regions.page(known[0].pages, account.team, account.environment, *parts)
 
-    def to_configure(self, *permissions: str) -> tuple[HoneycombAPI, Account]:
-        """The API with a key that has `permissions`. Raises Problem, which names what is missing."""
-        names = " and ".join(dict.fromkeys(PERMISSIONS[each] for each in permissions))
-        needed = f"Create a configuration key with {names}, and set {CONFIGURATION_KEY}: {WHERE_KEYS_ARE}"
+    def api_for(self, *permissions: str) -> tuple[HoneycombAPI, Account]:
+        """Return the API with a key that has `permissions`. Raises Problem, which names what is missing."""
+        names = " and ".join(dict.fromkeys(PERMISSIONS[name] for name in permissions))
+        needed = f"Create a configuration key with {names}, and set {CONFIGURATION_KEY}: {KEYS_PAGE}"
         key = settings.own(CONFIGURATION_KEY) or self.key
         if not key:
             raise Problem(f"No key was found. {needed}")
@@ -88,13 +88,13 @@ class Project:
         account = api.account()
         if account.key_type == "ingest":
             raise Problem(f"An ingest key can only send telemetry. {needed}")
-        if missing := list(dict.fromkeys(PERMISSIONS[each] for each in permissions if each not in account.access)):
+        if missing := list(dict.fromkeys(PERMISSIONS[name] for name in permissions if name not in account.access)):
             raise Problem(f"The key lacks the permission {' and '.join(missing)}. {needed}")
         return api, account
 
 
 def pyproject_table() -> dict[str, str]:
-    """`[tool.traced-flask]` of the current directory's pyproject.toml; empty without it."""
+    """Return `[tool.traced-flask]` of the current directory's pyproject.toml; empty without it."""
     try:
         table = tomllib.loads(Path("pyproject.toml").read_text("utf-8")).get("tool", {}).get("traced-flask", {})
         return {name: str(value) for name, value in table.items()}
@@ -105,18 +105,16 @@ def pyproject_table() -> dict[str, str]:
 
 
 def load_queries(file: str) -> list[dict[str, Any]]:
-    """The queries of a file, each with name, description and query: https://docs.honeycomb.io/api/queries"""
+    """Load queries from a file, each with name, description and query: https://docs.honeycomb.io/api/queries"""
     try:
-        found = json.loads(Path(file).read_text("utf-8"))
+        content = json.loads(Path(file).read_text("utf-8"))
         return [
-            {**each, "description": each.get("description", ""), "query": {"time_range": TIME_RANGE, **each["query"]}}
-            for each in found
-            if each["name"]
+            {**item, "description": item.get("description", ""), "query": {"time_range": TIME_RANGE, **item["query"]}}
+            for item in content
+            if item["name"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Problem(
-            f"The file of queries cannot be read ({type(error).__name__}). Name one with --queries."
-        ) from None
+        raise Problem(f"The file of queries cannot be read ({type(error).__name__}). Set it with --queries.") from None
 
 
 def queries(arguments: argparse.Namespace, project: Project) -> None:
@@ -125,28 +123,28 @@ def queries(arguments: argparse.Namespace, project: Project) -> None:
     elif project.key:
         account = HoneycombAPI(project.address, project.key).account()
     else:
-        raise Problem("Which team? Add --team TEAM, and --environment ENVIRONMENT if it is not test, or set a key.")
+        raise Problem("The team is not known. Add --team TEAM (and --environment, if it is not test), or set a key.")
     page = project.page(account, "datasets", arguments.dataset or regions.dataset_slug(project.service))
-    found = [
-        {**each, "url": f"{page}?query={quote(json.dumps(each['query'], separators=(',', ':')), safe='')}"}
-        for each in load_queries(arguments.queries)
+    links = [
+        {**item, "url": f"{page}?query={quote(json.dumps(item['query'], separators=(',', ':')), safe='')}"}
+        for item in load_queries(arguments.queries)
     ]
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(f"{e['name']}\n  {e['url']}" for e in found))
+    print(json.dumps(links, indent=2) if arguments.json else "\n".join(f"{e['name']}\n  {e['url']}" for e in links))
 
 
-def require_columns(api: HoneycombAPI, dataset: str, wanted: list[dict[str, Any]]) -> None:
-    """Raise Problem unless the dataset has every column that the queries name."""
-    answer = api.ask("GET", f"/1/columns/{dataset}")
-    if answer.status == 404:
+def require_columns(api: HoneycombAPI, dataset: str, queries: list[dict[str, Any]]) -> None:
+    """Raise Problem unless the dataset has every column that the queries use."""
+    response = api.request("GET", f"/1/columns/{dataset}")
+    if response.status == 404:
         raise Problem(
             f"The dataset {dataset} does not exist yet. Its first span creates it: send one, or use --dataset."
         )
-    api.check(answer)
-    needed = set()
-    for query in wanted:
+    api.check(response)
+    columns = set()
+    for query in queries:
         terms = [*query.get("calculations", []), *query.get("filters", [])]
-        needed |= {*query.get("breakdowns", []), *(each["column"] for each in terms if "column" in each)}
-    if missing := sorted(needed - {each.get("key_name") for each in answer.body or []}):
+        columns |= {*query.get("breakdowns", []), *(term["column"] for term in terms if "column" in term)}
+    if missing := sorted(columns - {column.get("key_name") for column in response.body or []}):
         raise Problem(
             f"The dataset {dataset} has no column {', '.join(missing)} yet. The first span with such an attribute"
             " creates it: send one, or change the queries."
@@ -154,29 +152,29 @@ def require_columns(api: HoneycombAPI, dataset: str, wanted: list[dict[str, Any]
 
 
 def board(arguments: argparse.Namespace, project: Project) -> None:
-    """Create the board, or update its queries. Other panels stay, and all keep their positions."""
-    api, account = project.to_configure("boards", "queries")
+    """Create the board or update its queries. Keeps other panels and all positions."""
+    api, account = project.api_for("boards", "queries")
     dataset = arguments.dataset or regions.dataset_slug(project.service)
     name = arguments.name or f"{project.service}: requests"
-    wanted = load_queries(arguments.queries)
-    require_columns(api, dataset, [each["query"] for each in wanted])
-    existing = next((each for each in api.get("/1/boards") if each.get("name") == name), None)
-    notes = {each["id"]: each for each in api.get(f"/1/query_annotations/{dataset}")}
+    items = load_queries(arguments.queries)
+    require_columns(api, dataset, [query["query"] for query in items])
+    existing = next((board for board in api.get("/1/boards") if board.get("name") == name), None)
+    notes = {note["id"]: note for note in api.get(f"/1/query_annotations/{dataset}")}
     panels = (existing or {}).get("panels") or []
-    ours: dict[str, Any] = {}
+    panels_by_name: dict[str, Any] = {}
     for panel in panels:
-        inner = panel.get("query_panel") or {}
-        inner.pop("dataset", None)  # read-only
-        if note := notes.get(inner.get("query_annotation_id")):
-            ours.setdefault(note["name"], panel)
+        query_panel = panel.get("query_panel") or {}
+        query_panel.pop("dataset", None)  # read-only
+        if note := notes.get(query_panel.get("query_annotation_id")):
+            panels_by_name.setdefault(note["name"], panel)
     changed = False
-    for each in wanted:
-        panel = ours.get(each["name"])
-        if panel and _is_current(api, panel["query_panel"], notes, each, dataset):
+    for item in items:
+        panel = panels_by_name.get(item["name"])
+        if panel and _is_current(api, panel["query_panel"], notes, item, dataset):
             continue
         changed = True
-        query_id = api.call("POST", f"/1/queries/{dataset}", each["query"])["id"]
-        note = {"name": each["name"], "description": each["description"], "query_id": query_id}
+        query_id = api.call("POST", f"/1/queries/{dataset}", item["query"])["id"]
+        note = {"name": item["name"], "description": item["description"], "query_id": query_id}
         note_id = api.call("POST", f"/1/query_annotations/{dataset}", note)["id"]
         ids = {"query_id": query_id, "query_annotation_id": note_id}
         if panel:
@@ -185,7 +183,7 @@ def board(arguments: argparse.Namespace, project: Project) -> None:
             panels.append({"type": "query", "position": _below(panels), "query_panel": {**ids, "query_style": "combo"}})
     body = {
         "name": name,
-        "description": f"Made by traced-flask board from {Path(arguments.queries).name}.",
+        "description": f"Created by traced-flask board from {Path(arguments.queries).name}.",
         "type": "flexible",
         "panels": panels,
         "layout_generation": "manual",
@@ -193,35 +191,35 @@ def board(arguments: argparse.Namespace, project: Project) -> None:
     }
     if existing is None:
         existing = api.call("POST", "/1/boards", body)
-        did = "Created"
+        action = "Created"
     elif changed:
         api.call("PUT", f"/1/boards/{existing['id']}", body)
-        did = "Updated"
+        action = "Updated"
     else:
-        did = "Already up to date"
+        action = "Already up to date"
     url = (existing.get("links") or {}).get("board_url") or project.page(account, "board", existing["id"])
-    print(f"{did}: {api.readable(url)}")
+    print(f"{action}: {api.readable(url)}")
 
 
 def _is_current(
-    api: HoneycombAPI, panel: dict[str, Any], notes: dict[str, Any], wanted: dict[str, Any], dataset: str
+    api: HoneycombAPI, panel: dict[str, Any], notes: dict[str, Any], item: dict[str, Any], dataset: str
 ) -> bool:
-    """Whether a panel shows the wanted query. Honeycomb adds fields of its own to a query."""
-    if notes[panel["query_annotation_id"]].get("description") != wanted["description"]:
+    """Return whether a panel shows the query. Honeycomb adds its own fields to a query."""
+    if notes[panel["query_annotation_id"]].get("description") != item["description"]:
         return False
-    query = api.ask("GET", f"/1/queries/{dataset}/{panel['query_id']}").body
-    return isinstance(query, dict) and all(query.get(name) == value for name, value in wanted["query"].items())
+    query = api.request("GET", f"/1/queries/{dataset}/{panel['query_id']}").body
+    return isinstance(query, dict) and all(query.get(name) == value for name, value in item["query"].items())
 
 
 def _below(panels: list[dict[str, Any]]) -> dict[str, int]:
-    """A position under all panels."""
+    """Return a position below all panels."""
     positions = [panel.get("position") or {} for panel in panels]
-    bottom = max((each.get("y_coordinate", 0) + each.get("height", 0) for each in positions), default=0)
+    bottom = max((place.get("y_coordinate", 0) + place.get("height", 0) for place in positions), default=0)
     return {"x_coordinate": 0, "y_coordinate": bottom, "width": BOARD_WIDTH, "height": 6}
 
 
 def marker(arguments: argparse.Namespace, project: Project) -> None:
-    api, account = project.to_configure("markers")
+    api, account = project.api_for("markers")
     dataset = arguments.dataset or ("__all__" if account.environment else regions.dataset_slug(project.service))
     body = {"message": arguments.message, "type": arguments.type, **({"url": arguments.url} if arguments.url else {})}
     api.call("POST", f"/1/markers/{dataset}", body)
@@ -230,7 +228,7 @@ def marker(arguments: argparse.Namespace, project: Project) -> None:
 
 
 def trigger(arguments: argparse.Namespace, project: Project) -> None:
-    api, account = project.to_configure("triggers", "queries")
+    api, account = project.api_for("triggers", "queries")
     dataset = arguments.dataset or regions.dataset_slug(project.service)
     route = {"column": "http.route", "op": "=", "value": arguments.route}
     query = {
@@ -241,14 +239,14 @@ def trigger(arguments: argparse.Namespace, project: Project) -> None:
     }
     body = {
         "name": f"Slow: {arguments.route or 'any route'}"[:120],
-        "description": f"P90 of duration_ms over {arguments.minutes} minutes. Made by traced-flask trigger.",
+        "description": f"P90 of duration_ms over {arguments.minutes} minutes. Created by traced-flask trigger.",
         "query": query,
         "threshold": {"op": ">", "value": arguments.over},
         "frequency": arguments.minutes * 60,
-        "recipients": [{"id": each} for each in arguments.recipient],
+        "recipients": [{"id": recipient} for recipient in arguments.recipient],
     }
     require_columns(api, dataset, [query])
-    same = (each["id"] for each in api.get(f"/1/triggers/{dataset}") if each.get("name") == body["name"])
+    same = (item["id"] for item in api.get(f"/1/triggers/{dataset}") if item.get("name") == body["name"])
     if existing := next(same, None):
         api.call("PUT", f"/1/triggers/{dataset}/{existing}", body)
     else:
@@ -265,7 +263,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def slug(text: str) -> str:
-    """A name as it appears in the addresses of Honeycomb's pages."""
+    """Parse a name as it appears in Honeycomb's URLs."""
     if not re.fullmatch(r"[\w.~-]+", text):
         raise ValueError
     return text
@@ -278,7 +276,7 @@ def milliseconds(text: str) -> float:
 
 
 def minutes(text: str) -> int:
-    """As many as the query of a trigger may cover."""
+    """Parse a number of minutes that the query of a trigger may cover."""
     if not 1 <= int(text) <= 1440:
         raise ValueError
     return int(text)
@@ -288,7 +286,7 @@ def command_line() -> Parser:
     parser = Parser(prog="traced-flask", description="Check that traces reach Honeycomb, and set up its pages.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     dataset = Parser(add_help=False)
-    dataset.add_argument("--dataset", type=slug, help="default: the service's own")
+    dataset.add_argument("--dataset", type=slug, help="default: the dataset of the service")
     file = Parser(add_help=False)
     file.add_argument("--queries", metavar="FILE", default="queries.json", help="default: queries.json")
 
@@ -299,28 +297,28 @@ def command_line() -> Parser:
         command.set_defaults(run=run)
         return command
 
-    command = add(check, "send a test span, and say what to do if it does not arrive")
+    command = add(check, "send a test span and explain what to do if it does not arrive")
     command.add_argument("--json", action="store_true", help="print JSON")
     command = add(queries, "print links that open the queries of a file in Honeycomb", dataset, file)
-    command.add_argument("--team", type=slug, help="as in the addresses of Honeycomb's pages; default: the key's")
+    command.add_argument("--team", type=slug, help="as in Honeycomb's URLs; default: the key's team")
     command.add_argument("--environment", type=slug, default="test", help="with --team; default: test")
     command.add_argument("--json", action="store_true", help="print JSON")
     command = add(board, "create or update a board with the queries of a file", dataset, file)
     command.add_argument("--name", help="default: the service's name and ': requests'")
-    command = add(marker, "mark this moment in all graphs, such as a deploy", dataset)
+    command = add(marker, "mark this moment, such as a deploy, in all graphs", dataset)
     command.add_argument("message", metavar="MESSAGE")
     command.add_argument("--type", default="deploy", help="default: deploy")
     command.add_argument("--url", help="what a click on the marker opens")
     command = add(trigger, "alert when the P90 of a route's duration is too high", dataset)
     command.add_argument("--over", type=milliseconds, required=True, metavar="MS", help="threshold in milliseconds")
     command.add_argument("--route", help="an http.route; default: every route")
-    command.add_argument("--minutes", type=minutes, default=15, help="how often, and over how long; default: 15")
+    command.add_argument("--minutes", type=minutes, default=15, help="how often, and over what period; default: 15")
     command.add_argument("--recipient", action="append", default=[], metavar="ID", help="a recipient; may be repeated")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line, sys.argv's by default, and return the exit status."""
+    """Run the command line (default: sys.argv) and return the exit status."""
     parsed = command_line().parse_args(arguments)
     try:
         return int(parsed.run(parsed, Project()) or 0)

@@ -1,8 +1,8 @@
 """The queue between an exporter and a destination: bounded, kept during an outage, emptied at shutdown.
 
-An exporter must never wait for the network, or a slow receiver would fill the SDK's queue and delay the end of a
+An exporter must never wait for the network, or a slow receiver would fill the SDK's queue and delay the exit of a
 process. So each destination has a queue of encoded batches and a thread that sends them, oldest first. One log line
-says that an outage has started, and one that it is over and what was lost.
+reports the start of an outage, and one reports its end and what was lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 import weakref
 from typing import Final
 
-from traced_flask.batch import Batch, in_words, joined, split
+from traced_flask.batch import Batch, in_words, join, split
 from traced_flask.destination import Destination
 from traced_flask.failure import UNCONFIGURED, Failure
 from traced_flask.greenlets import hide_failures_of_inherited_threads
@@ -25,23 +25,23 @@ from traced_flask.greenlets import hide_failures_of_inherited_threads
 logger = logging.getLogger(__name__)
 
 CAPACITY: Final = 2048  # items (spans, log records), as in the SDK's own queue
-CAPACITY_BYTES: Final = 32 * 1024 * 1024  # for items that are unusually large
-BATCH_SIZE: Final = 512  # items in one request where several batches wait, as in the SDK's own batches
-BATCH_BYTES: Final = 4 * 1024 * 1024  # in one request where several batches wait
-FIRST_PAUSE: Final = 0.5  # s, before the second attempt; doubled each time
-MAX_PAUSE: Final = 5.0  # s, so that a new key or a receiver that is back is noticed soon
+CAPACITY_BYTES: Final = 32 * 1024 * 1024  # a limit for unusually large items
+BATCH_SIZE: Final = 512  # items per request when several batches wait, as in the SDK
+BATCH_BYTES: Final = 4 * 1024 * 1024  # bytes per request when several batches wait
+FIRST_PAUSE: Final = 0.5  # s before the second attempt; doubles each time
+MAX_PAUSE: Final = 5.0  # s; short, to detect a new key or a recovered receiver soon
 SHUTDOWN_TIMEOUT: Final = 3.0  # s
-SLOW: Final = 1.0  # s without an answer, after which a receiver counts as one in an outage
-INTERVAL: Final = 60.0  # s, in which outages that come and go are logged once
-LONG_OUTAGE: Final = 10.0  # s, after which an outage is logged even so
+SLOW: Final = 1.0  # s without a response, after which a receiver counts as being in an outage
+INTERVAL: Final = 60.0  # s in which repeated outages are logged once
+LONG_OUTAGE: Final = 10.0  # s after which an outage is logged in any case
 
 
 @dataclasses.dataclass(slots=True)
 class Outage:
-    """A time in which attempts fail."""
+    """A period in which attempts fail."""
 
     since: float  # on time.monotonic()
-    signals: set[str] = dataclasses.field(default_factory=set)  # that fail; a receiver may accept one and not another
+    signals: set[str] = dataclasses.field(default_factory=set)  # the ones that fail, maybe not all
     logged: dict[str, str] = dataclasses.field(default_factory=dict)  # signal: reason
     lost: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     reason: str = ""
@@ -50,16 +50,16 @@ class Outage:
 class Delivery:
     """Sends batches to `destination`, oldest first, from a daemon thread that starts with the first batch.
 
-    At most `capacity` items and 32 MiB wait; beyond that the oldest batches are lost and counted. Batches of a signal
-    that wait are sent together, up to `batch_size` items in a request. Safe to use from any thread. A forked child
-    starts empty: what was waiting is its parent's to send.
+    The queue holds at most `capacity` items and 32 MiB; beyond that, the oldest batches are dropped and counted.
+    Waiting batches of a signal are sent together, up to `batch_size` items per request. Safe to use from any thread.
+    A forked child starts with an empty queue: its parent sends what was waiting.
     """
 
     def __init__(self, destination: Destination, capacity: int = CAPACITY, batch_size: int = BATCH_SIZE) -> None:
         self.destination = destination
         self.capacity = capacity
         self.batch_size = batch_size
-        self._largest = BATCH_BYTES  # joined batches; less once the receiver has refused a request as too large
+        self._max_joined_size = BATCH_BYTES  # of joined batches; lower after a 413 response
         self._logged_at = self._recovered_at = float("-inf")
         self._loss_reason = ""
         self._start_empty()
@@ -72,7 +72,7 @@ class Delivery:
         self._reset()
 
     def _reset(self) -> None:
-        """Forget everything. A thread that waits for an answer ends when it has one."""
+        """Clear all state. A thread that waits for a response ends when it gets one."""
         self._queue: collections.deque[Batch] = collections.deque()
         self._count = self._bytes = 0  # in the queue
         self._sending: Batch | None = None
@@ -81,16 +81,16 @@ class Delivery:
         self._until: float | None = None  # on time.monotonic(), while `close` runs
         self._until_in_outage: float | None = None
         self._outage: Outage | None = None
-        self._lost: collections.Counter[str] = collections.Counter()  # outside of outages, and in no log line yet
+        self._lost: collections.Counter[str] = collections.Counter()  # outside of outages, and not logged yet
 
     @property
     def in_outage(self) -> bool:
-        """Whether the last attempt of a signal failed, or the present one has had no answer for a second."""
-        hangs = self._sending is not None and time.monotonic() - self._sending_since > SLOW
-        return self._outage is not None or hangs
+        """Whether the last attempt of a signal failed, or the current one has had no response for a second."""
+        is_waiting = self._sending is not None and time.monotonic() - self._sending_since > SLOW
+        return self._outage is not None or is_waiting
 
     def put(self, signal: str, body: bytes, count: int) -> None:
-        """Keep `body`, an encoded export request with `count` items, until it is delivered. Never waits."""
+        """Queue `body`, an encoded export request with `count` items. Never waits."""
         with self._changed:
             self._queue.append(Batch(signal, body, count))
             self._grow(count, len(body))
@@ -101,7 +101,7 @@ class Delivery:
             self._report_losses("there is more telemetry than it accepts. Sample, or send less")
 
     def flush(self, until: float) -> bool:
-        """Wait until everything is delivered, but not longer than `until` (on time.monotonic()) nor for an outage."""
+        """Wait until everything is delivered, at most until `until` (on time.monotonic()) and not during an outage."""
         if not self._start_thread():
             self.close(until)
         with self._changed:
@@ -110,25 +110,25 @@ class Delivery:
             return self._is_empty()
 
     def start_closing(self, until: float, in_outage: float | None = None) -> None:
-        """Send what is left at once. `until` and `in_outage` are those of `close`."""
+        """Start sending the rest without pauses. `until` and `in_outage` are as in `close`."""
         with self._changed:
             self._until, self._until_in_outage = until, until if in_outage is None else in_outage
             self._changed.notify_all()
 
     def close(self, until: float, in_outage: float | None = None) -> None:
-        """Send what is left, not taking longer than `until`, or `in_outage` in an outage, and log what was lost.
+        """Send the rest until `until`, or until `in_outage` in an outage, and log what was lost.
 
-        Both are on time.monotonic(). What is put later is sent as before, so this can be called once more.
+        Both are on time.monotonic(). Batches that are put later are sent as usual, so this can be called again.
         """
         self.start_closing(until, in_outage)
         if not self._start_thread():
             self._thread = threading.current_thread()
             self._run()
         with self._changed:
-            while self._thread is not None and (left := self._left()) > 0:
-                self._changed.wait(min(left, 0.1))  # an outage may start in between
-            late = self._queue or self._sending
-            reason = "it did not answer in time" if late else self._loss_reason
+            while self._thread is not None and (remaining := self._remaining()) > 0:
+                self._changed.wait(min(remaining, 0.1))  # an outage may start in the meantime
+            unsent = self._queue or self._sending
+            reason = "it did not answer in time" if unsent else self._loss_reason
             reason = self._outage.reason if self._outage else reason
             lost = self._lost + (self._outage.lost if self._outage else collections.Counter())
             for batch in self._queue:
@@ -138,13 +138,13 @@ class Delivery:
             self._changed.notify_all()
         self.destination.close()
         parts = [(in_words(lost), "lost"), (in_words(unanswered), "sent without an answer")]
-        if costs := ", ".join(f"{words} {what}" for words, what in parts if words):
+        if summary := ", ".join(f"{words} {what}" for words, what in parts if words):
             logger.warning(
-                "Stopped before all telemetry had reached %s (%s): %s.", self.destination.name, costs, reason
+                "Stopped before all telemetry had reached %s (%s): %s.", self.destination.name, summary, reason
             )
 
-    def _left(self) -> float:
-        """Seconds that `close` may still take."""
+    def _remaining(self) -> float:
+        """Return the seconds that remain for `close`."""
         until = self._until_in_outage if self.in_outage else self._until
         return (until or 0.0) - time.monotonic()
 
@@ -156,9 +156,9 @@ class Delivery:
         self._bytes += size
 
     def _start_thread(self) -> bool:
-        """Whether there is a thread, or no need for one, or one could be started.
+        """Start a thread if one is needed. Return False if it cannot be started.
 
-        Not with the lock held: a gevent "thread" starts in the middle of this, and may find the lock open.
+        Does not hold the lock at the start: a gevent "thread" runs immediately and may need the lock.
         """
         with self._changed:
             if self._thread is not None or not self._queue:
@@ -166,13 +166,13 @@ class Delivery:
             thread = self._thread = threading.Thread(target=self._run, name="telemetry-delivery", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # since Python 3.12 a process that is ending starts none
+        except RuntimeError:  # since Python 3.12, no thread starts during shutdown
             self._thread = None
             return False
         return True
 
     def _make_room(self) -> bool:
-        """Drop the oldest batches that do not fit; return whether there were any."""
+        """Drop the oldest batches that do not fit. Return whether there were any."""
         full = False
         while len(self._queue) > 1 and (self._count > self.capacity or self._bytes > CAPACITY_BYTES):
             batch = self._pop()
@@ -197,7 +197,7 @@ class Delivery:
     def _run(self) -> None:
         try:
             self._send_all()
-        finally:  # also after an exception of a logging handler: the next batch starts another thread
+        finally:  # also after an exception in a logging handler; the next batch starts a new thread
             with self._changed:
                 if self._thread is threading.current_thread():
                     self._end_thread()
@@ -209,22 +209,22 @@ class Delivery:
             until, timeout = self._until, self.destination.endpoints[batch.signal].timeout
             if until is not None:
                 timeout = min(timeout, until - started)
-            failure = self._account_for(batch, started, self.destination.send(batch.signal, batch.body, timeout))
+            failure = self._record_result(batch, started, self.destination.send(batch.signal, batch.body, timeout))
             if failure is None:
                 pause = FIRST_PAUSE
-            elif until is None or failure.retryable:  # at shutdown, a refused batch delays nothing
+            elif until is None or failure.retryable:  # at shutdown, do not wait after a rejected batch
                 if not self._pause(failure.pause or pause * random.uniform(0.8, 1)):
                     return
                 pause = min(pause * 2, MAX_PAUSE)
 
     def _next(self) -> Batch | None:
-        """The oldest batch, joined with others of its signal; None when the thread is to end."""
-        mine = threading.current_thread()
+        """Return the oldest batch, joined with others of its signal; None if the thread must end."""
+        this_thread = threading.current_thread()
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._until is not None or self._thread is not mine)
-            if self._thread is not mine:
+            self._changed.wait_for(lambda: self._queue or self._until is not None or self._thread is not this_thread)
+            if self._thread is not this_thread:
                 return None
-            if not self._queue or (self._until is not None and self._left() <= 0):
+            if not self._queue or (self._until is not None and self._remaining() <= 0):
                 self._end_thread()
                 return None
             first = self._pop()
@@ -232,7 +232,7 @@ class Delivery:
             rest = []
             while self._queue:
                 batch = self._pop()
-                fits = count + batch.count <= self.batch_size and size + len(batch.body) <= self._largest
+                fits = count + batch.count <= self.batch_size and size + len(batch.body) <= self._max_joined_size
                 if batch.signal == first.signal and fits:
                     parts.append(batch)
                     count, size = count + batch.count, size + len(batch.body)
@@ -241,7 +241,7 @@ class Delivery:
             for batch in rest:
                 self._queue.append(batch)
                 self._grow(batch.count, len(batch.body))
-            self._sending, self._sending_since = joined(tuple(parts)), time.monotonic()
+            self._sending, self._sending_since = join(tuple(parts)), time.monotonic()
             return self._sending
 
     def _end_thread(self) -> None:
@@ -249,22 +249,22 @@ class Delivery:
         self._changed.notify_all()
 
     def _pause(self, seconds: float) -> bool:
-        """Wait before the next attempt, which starts at once when `close` is called; False if there is no time."""
+        """Wait before the next attempt, or until `close` is called. Return False if no time remains."""
         with self._changed:
             if self._until is None:
                 self._changed.wait_for(lambda: self._until is not None, seconds)
-            elif seconds < self._left():
+            elif seconds < self._remaining():
                 self._changed.wait_for(lambda: False, seconds)
             else:
                 self._end_thread()
                 return False
         return True
 
-    def _account_for(self, batch: Batch, started: float, failure: Failure | None) -> Failure | None:
-        """Account for an attempt. Returns the failure if a pause must follow."""
+    def _record_result(self, batch: Batch, started: float, failure: Failure | None) -> Failure | None:
+        """Record the result of an attempt. Return the failure if a pause must follow."""
         now, line, losses = time.monotonic(), None, None
         with self._changed:
-            if self._sending is not batch:  # `close` has given it up
+            if self._sending is not batch:  # `close` has given up on it
                 return None
             self._sending = None
             if failure is None or failure is UNCONFIGURED or failure.rejected is not None:
@@ -274,7 +274,7 @@ class Delivery:
                     losses = f"it rejects them: {failure.reason}"
                 failure = None
             elif failure.too_large and batch.count > 1 and (pieces := split(batch)):
-                self._largest = min(self._largest, len(batch.body) // 2)
+                self._max_joined_size = min(self._max_joined_size, len(batch.body) // 2)
                 self._put_back(pieces)
                 failure = None
             elif failure.too_large:
@@ -290,7 +290,7 @@ class Delivery:
         return failure
 
     def _failed(self, batch: Batch, started: float, now: float, failure: Failure) -> str | None:
-        """Record a failed attempt. Returns the log line to write, if any."""
+        """Record a failed attempt. Return a line to log, if any."""
         outage = self._outage = self._outage or Outage(since=started)
         outage.signals.add(batch.signal)
         outage.reason = failure.reason
@@ -306,7 +306,7 @@ class Delivery:
         return None if known else f"Telemetry is not reaching {self.destination.name}: {failure.reason}."
 
     def _recovered(self, signal: str, now: float, silent: bool) -> str | None:
-        """Record that `signal` arrives. Returns the log line to write, if any."""
+        """Record that `signal` was delivered. Return a line to log, if any."""
         outage = self._outage
         if outage is None:
             return None
@@ -319,11 +319,11 @@ class Delivery:
             self._loss_reason = outage.reason
             return None
         self._recovered_at = now
-        costs = in_words(outage.lost) or "nothing was"
-        return f"Telemetry is reaching {self.destination.name} again after {now - outage.since:.0f} s; {costs} lost."
+        summary = in_words(outage.lost) or "nothing was"
+        return f"Telemetry is reaching {self.destination.name} again after {now - outage.since:.0f} s; {summary} lost."
 
     def _report_losses(self, reason: str) -> None:
-        """Log what was lost outside of outages, once a minute at most."""
+        """Log what was lost outside of outages, at most once a minute."""
         with self._changed:
             now, self._loss_reason = time.monotonic(), reason
             if now - self._logged_at < INTERVAL:
@@ -338,9 +338,9 @@ _deadlines: tuple[float, float] | None = None  # what `shutdown_deadlines` retur
 
 
 def start_shutdown(seconds: float = SHUTDOWN_TIMEOUT, in_outage: float | None = None) -> None:
-    """Give all telemetry together `seconds` from now, or `in_outage` for a destination in an outage.
+    """Limit the shutdown of all telemetry to `seconds` from now, or to `in_outage` for destinations in an outage.
 
-    Only the first call counts, until the next exporter is created.
+    Only the first call has an effect, until the next exporter is created.
     """
     global _deadlines
     if _deadlines is None:
@@ -350,18 +350,18 @@ def start_shutdown(seconds: float = SHUTDOWN_TIMEOUT, in_outage: float | None = 
 
 
 def shutdown_deadlines() -> tuple[float, float]:
-    """Until when telemetry is delivered, and until when in an outage, on time.monotonic()."""
+    """Return the deadlines of delivery, without and with an outage, on time.monotonic()."""
     start_shutdown()
     return _deadlines or (0.0, 0.0)
 
 
 def is_shutting_down() -> bool:
-    """Whether the shutdown has started and its time is not over."""
+    """Return whether the shutdown has started and its time is not over."""
     return _deadlines is not None and time.monotonic() < _deadlines[0]
 
 
 def reset_shutdown() -> None:
-    """Start anew: an exporter is created, or this is a forked child."""
+    """Reset the deadlines, for a new exporter or in a forked child."""
     global _deadlines
     _deadlines = None
 

@@ -1,8 +1,8 @@
-"""One POST to an OTLP receiver, within a time limit, and an explanation if it fails.
+"""Sends one POST to an OTLP receiver within a time limit, and explains failures.
 
-An attempt ends when its time is over, whatever the receiver does: connecting, proxy, TLS, sending and the whole answer
-share one deadline. Only the system's name lookup has its own limit. A response is read up to `MAX_RESPONSE` bytes.
-Connections stay open for the next batch.
+Connecting, proxy, TLS, sending and the complete response share one deadline, whatever the receiver does. Only the
+system's name lookup has its own limit. At most `MAX_RESPONSE` bytes of a response are read. Connections stay open for
+the next batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from opentelemetry.exporter.otlp.proto.http.version import __version__ as otlp_version
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from traced_flask.failure import NO_RECEIVER, UNCONFIGURED, Failure, escaped, explain, failure_of
+from traced_flask.failure import NO_RECEIVER, UNCONFIGURED, Failure, escape, explain, failure_of
 from traced_flask.wire import Proxy, ResponseTooLong, Unreachable, Wire, open_wire
 
 
@@ -34,11 +34,11 @@ class Endpoint:
     """Where one signal goes.
 
     Attributes:
-        url: in full, with /v1/traces.
-        headers: the current ones, with the API key; None while there is no key.
-        timeout: seconds for one attempt as a whole.
-        certificate: file or folder of the CAs to trust, in PEM. None: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or certifi's.
-        client_certificate: file in PEM, with `client_key` if that is not in it.
+        url: the full URL, with /v1/traces.
+        headers: returns the current headers with the API key; None while there is no key.
+        timeout: seconds for one complete attempt.
+        certificate: PEM file or folder of the CAs to trust. None: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or certifi's.
+        client_certificate: PEM file, with `client_key` if the key is in another file.
     """
 
     url: str = dataclasses.field(repr=False)
@@ -51,7 +51,7 @@ class Endpoint:
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection over a `Wire`, which stays open until `disconnect`."""
+    """A connection over a `Wire` that stays open until `disconnect`."""
 
     sock: Wire
 
@@ -63,9 +63,9 @@ class Connection(http.client.HTTPConnection):
 
 
 class Destination:
-    """An OTLP receiver, with an endpoint for each signal ("traces", "logs") that it takes.
+    """An OTLP receiver, with an endpoint for each signal ("traces", "logs") that it accepts.
 
-    `name` is for log lines: scheme, host and port alone. Safe to use from any thread and in a forked child.
+    `name` is for log lines: only scheme, host and port. Safe to use from any thread and in a forked child.
     """
 
     def __init__(self, name: str, endpoints: Mapping[str, Endpoint]) -> None:
@@ -75,32 +75,32 @@ class Destination:
         self._process = os.getpid()
 
     def send(self, signal: str, body: bytes, timeout: float) -> Failure | None:
-        """POST `body`, an encoded export request, once. Takes at most `timeout` seconds and never raises."""
+        """POST `body`, an encoded export request, once. Takes at most `timeout` seconds. Never raises."""
         endpoint = self.endpoints[signal]
         proxy = None
         try:
-            url = parsed(endpoint.url)
-            given = endpoint.headers()
-            if given is None:
+            url = parse_url(endpoint.url)
+            custom = endpoint.headers()
+            if custom is None:
                 return UNCONFIGURED
-            if (headers := complete(given, url, endpoint.compression)) is None:
+            if (headers := all_headers(custom, url, endpoint.compression)) is None:
                 return Failure("one of its headers cannot be sent. Check OTEL_EXPORTER_OTLP_HEADERS and the API key")
             proxy = Proxy.of(endpoint.url)
-            answer = self._post(endpoint, url, proxy, headers, compressed(body, endpoint.compression), timeout)
-            failure = failure_of(*answer, secrets=given.values())
+            result = self._post(endpoint, url, proxy, headers, compress(body, endpoint.compression), timeout)
+            failure = failure_of(*result, secrets=custom.values())
         except ResponseTooLong:
             failure = Failure(NO_RECEIVER.format("more than 64 kB"))
         except Exception as error:
-            failure = explain(error, timeout, own_ca=bool(endpoint.certificate))
+            failure = explain(error, timeout, custom_ca=bool(endpoint.certificate))
         if failure and proxy and failure.rejected is None and proxy.name not in failure.reason:
-            through = (
+            reason_with_proxy = (
                 f"{failure.reason}. Telemetry goes through the proxy {proxy.name}; NO_PROXY lists hosts that need none"
             )
-            failure = dataclasses.replace(failure, reason=through)
+            failure = dataclasses.replace(failure, reason=reason_with_proxy)
         return failure
 
     def close(self) -> None:
-        """Close the idle connections; the next `send` opens another."""
+        """Close the idle connections. The next `send` opens a new one."""
         idle, self._idle = self._idle, {}
         for connection in idle.values():
             connection.disconnect()
@@ -114,32 +114,32 @@ class Destination:
         body: bytes,
         timeout: float,
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        """The response and its body, over an idle connection or a new one.
+        """Return the response and its body, over an idle connection or a new one.
 
-        A receiver may close an idle connection at any time, so its failure means nothing, and a new one is tried.
+        A receiver may close an idle connection at any time, so if one fails, a new one is tried.
         """
         deadline = time.monotonic() + timeout
-        way = (url.scheme, url.netloc, proxy, endpoint.certificate, endpoint.client_certificate, endpoint.client_key)
-        if self._process != os.getpid():  # the parent's connections are the parent's
+        route = (url.scheme, url.netloc, proxy, endpoint.certificate, endpoint.client_certificate, endpoint.client_key)
+        if self._process != os.getpid():  # the connections belong to the parent process
             self._idle, self._process = {}, os.getpid()
-        connection = self._idle.pop(way, None)
+        connection = self._idle.pop(route, None)
         if connection is not None:
             connection.sock.renew(deadline)
-            if not connection.sock.readable():  # no request is open, so this is the end of the connection
+            if not connection.sock.readable():  # readable without a request: the receiver has closed it
                 try:
-                    return self._exchange(connection, way, url, proxy, headers, body)
+                    return self._exchange(connection, route, url, proxy, headers, body)
                 except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                     pass
             connection.disconnect()
         connection = Connection(url.hostname or "", url.port or default_port(url))
         tls = functools.partial(tls_context, endpoint) if url.scheme == "https" else None
         connection.sock = open_wire(url.hostname or "", connection.port, deadline, proxy, tls)
-        return self._exchange(connection, way, url, proxy, headers, body)
+        return self._exchange(connection, route, url, proxy, headers, body)
 
     def _exchange(
         self,
         connection: Connection,
-        way: object,
+        route: object,
         url: SplitResult,
         proxy: Proxy | None,
         headers: Mapping[str, str],
@@ -153,27 +153,27 @@ class Destination:
                 target, headers = f"http://{host}{target}", {**headers, **proxy.headers()}
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request("POST", target, body, dict(headers))
-            # Broken or not: it may have answered (413) before it had read everything.
+            # Even if it broke: the receiver may respond (413) before it has read everything.
             response = connection.getresponse()
             try:
-                answer = response.read(Wire.MAX_RESPONSE)
-                if response.length:  # bytes that did not come
+                content = response.read(Wire.MAX_RESPONSE)
+                if response.length:  # the number of missing bytes
                     raise http.client.IncompleteRead(b"", response.length)
             except (OSError, http.client.HTTPException, ResponseTooLong):
                 if 200 <= response.status < 300:
                     raise
-                return response, b""  # the status says enough
+                return response, b""  # the status is sufficient
             done = response.isclosed() and not response.will_close
-            return response, answer
+            return response, content
         finally:
             if done:
-                self._idle[way] = connection
+                self._idle[route] = connection
             else:
                 connection.disconnect()
 
 
-def parsed(address: str) -> SplitResult:
-    """The parts of an endpoint's URL. Raises `http.client.InvalidURL` for an invalid one."""
+def parse_url(address: str) -> SplitResult:
+    """Parse an endpoint's URL. Raises `http.client.InvalidURL` if it is invalid."""
     try:
         url = urlsplit(address)
         usable = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port)
@@ -188,12 +188,12 @@ def default_port(url: SplitResult) -> int:
     return 443 if url.scheme == "https" else 80
 
 
-def complete(given: Mapping[str, str], url: SplitResult, compression: str | None) -> dict[str, str] | None:
-    """All headers of the request; None if one of `given` cannot be sent."""
+def all_headers(custom: Mapping[str, str], url: SplitResult, compression: str | None) -> dict[str, str] | None:
+    """Return all headers of the request; None if one of `custom` cannot be sent."""
     headers = {
         "content-type": "application/x-protobuf",
         "user-agent": f"OTel-OTLP-Exporter-Python/{otlp_version}",
-        **{name.lower(): value for name, value in given.items()},
+        **{name.lower(): value for name, value in custom.items()},
     }
     if compression:
         headers["content-encoding"] = compression
@@ -206,49 +206,49 @@ def complete(given: Mapping[str, str], url: SplitResult, compression: str | None
 
 
 def basic(url: SplitResult) -> str:
-    """The user and password of `url` as an Authorization header's value."""
+    """Return the user and password of `url` as the value of an Authorization header."""
     user = f"{unquote(url.username or '')}:{unquote(url.password or '')}"
     return "Basic " + b64encode(user.encode()).decode()
 
 
-def compressed(body: bytes, compression: str | None) -> bytes:
+def compress(body: bytes, compression: str | None) -> bytes:
     if compression == "gzip":
         return gzip.compress(body, compresslevel=6, mtime=0)
     return zlib.compress(body) if compression == "deflate" else body
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """The CAs and the certificate of `endpoint`. Reads changed files again. Raises `Unreachable` for a bad one."""
-    variable, trusted = "OTEL_EXPORTER_OTLP_CERTIFICATE", endpoint.certificate
+    """Return a context with the CAs and certificate of `endpoint`. Reloads changed files. Raises `Unreachable`."""
+    variable, ca_path = "OTEL_EXPORTER_OTLP_CERTIFICATE", endpoint.certificate
     for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if not trusted and os.environ.get(other):
-            variable, trusted = other, os.environ[other]
-    trusted = trusted or DEFAULT_CA_BUNDLE_PATH
-    files = {variable: trusted}
+        if not ca_path and os.environ.get(other):
+            variable, ca_path = other, os.environ[other]
+    ca_path = ca_path or DEFAULT_CA_BUNDLE_PATH
+    files = {variable: ca_path}
     if endpoint.client_certificate:
         files["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"] = endpoint.client_certificate
         if endpoint.client_key:
             files["OTEL_EXPORTER_OTLP_CLIENT_KEY"] = endpoint.client_key
-    changed = []
+    mtimes = []
     for variable, path in files.items():
         try:
-            changed.append(os.stat(path).st_mtime_ns)
+            mtimes.append(os.stat(path).st_mtime_ns)
             if not os.access(path, os.R_OK):
                 raise PermissionError(13, "Permission denied")
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "not a path"
-            raise Unreachable(f"the file {escaped(path)} cannot be read ({why}). Check {variable}") from None
+            reason = getattr(error, "strerror", None) or "not a path"
+            raise Unreachable(f"the file {escape(path)} cannot be read ({reason}). Check {variable}") from None
     try:
-        return loaded_context(trusted, endpoint.client_certificate, endpoint.client_key, tuple(changed))
+        return loaded_context(ca_path, endpoint.client_certificate, endpoint.client_key, tuple(mtimes))
     except (OSError, ValueError):  # an SSLError is an OSError
         names = " and ".join(files)
         raise Unreachable(f"a certificate or key is not in PEM form, or they do not match. Check {names}") from None
 
 
 @functools.lru_cache(maxsize=8)
-def loaded_context(trusted: str, certificate: str | None, key: str | None, changed: tuple[int, ...]) -> ssl.SSLContext:
-    folder = os.path.isdir(trusted)
-    context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
+def loaded_context(ca_path: str, certificate: str | None, key: str | None, mtimes: tuple[int, ...]) -> ssl.SSLContext:
+    folder = os.path.isdir(ca_path)
+    context = ssl.create_default_context(cafile=None if folder else ca_path, capath=ca_path if folder else None)
     if certificate:
-        context.load_cert_chain(certificate, key, password=lambda: "")  # without it OpenSSL asks on the terminal
+        context.load_cert_chain(certificate, key, password=lambda: "")  # otherwise OpenSSL prompts on the terminal
     return context

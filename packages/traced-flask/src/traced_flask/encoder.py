@@ -1,9 +1,9 @@
-"""Spans and log records as OTLP: field by field the same as from the SDK's own encoder, for a fraction of the CPU.
+"""Encodes spans and log records as OTLP: the same fields as the SDK's encoder, for a fraction of the CPU time.
 
 The messages are written as protobuf bytes. Most attributes of a span are the same on every request (method, route,
-status), so each is encoded once and cached. Where the SDK's encoder loses a whole batch, this one loses less: a lone
-surrogate becomes U+FFFD, an attribute that cannot be encoded counts as a dropped attribute of its span or record,
-and only a span or record that cannot be encoded is lost.
+status), so each is encoded once and cached. Where the SDK's encoder fails for a whole batch, this one loses less: a
+lone surrogate becomes U+FFFD, an attribute that cannot be encoded counts as dropped, and only spans or records that
+cannot be encoded are lost.
 
 Sources: https://protobuf.dev/programming-guides/encoding/ and the `.proto` files of
 https://github.com/open-telemetry/opentelemetry-proto (field numbers).
@@ -25,7 +25,7 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind
 
-FRAMES: Final = 16  # bytes at most for the tags and lengths around a message
+FRAMES: Final = 16  # maximum bytes of the tags and lengths around a message
 CACHED_LENGTH: Final = 200  # characters; a longer value is not worth caching
 FLAGS_LOCAL: Final = b"\x85\x01" + struct.pack("<I", 0x100)  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 FLAGS_REMOTE: Final = b"\x85\x01" + struct.pack("<I", 0x300)  # and SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
@@ -43,7 +43,7 @@ span_times = struct.Struct("<BQBQ").pack
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Encoded:
-    """An export request: `count` items in `body`; `lost` others could not be encoded, and `problem` says why."""
+    """An export request: `count` items in `body`; `lost` more could not be encoded, because of `problem`."""
 
     body: bytes
     count: int
@@ -52,71 +52,71 @@ class Encoded:
 
 
 def encode_spans(spans: Iterable[ReadableSpan], limit: float = math.inf) -> Encoded:
-    """The ExportTraceServiceRequest of the first of `spans`: as many as fit into `limit` bytes, but one at least.
+    """Encode an ExportTraceServiceRequest with as many of `spans` as fit into `limit` bytes, but at least one.
 
-    Never raises for a span.
+    Never raises because of a span.
     """
     return request(spans, span_body, limit)
 
 
 def encode_logs(records: Iterable[ReadableLogRecord], limit: float = math.inf) -> Encoded:
-    """The ExportLogsServiceRequest of the first of `records`, as `encode_spans` does it."""
+    """Encode an ExportLogsServiceRequest, as `encode_spans` does."""
     return request(records, log_body, limit)
 
 
 def request(items: Iterable[Any], encode: Callable[[Any], bytes], limit: float) -> Encoded:
-    """`items` by resource and scope. Both signals number the fields down to their items alike."""
+    """Encode `items` by resource and scope. The field numbers are the same for both signals."""
     resources: dict[int, tuple[Any, bytes, dict[Any, list[bytes]]]] = {}  # a resource is slow to compare
     count = lost = size = 0
-    problem = resource = scope = of_resource = of_scope = None
+    problem = resource = scope = resource_entry = scope_parts = None
     for item in items:
         try:
             body = encode(item)
-            if item.resource is not resource or of_resource is None:
-                resource, of_resource, of_scope = item.resource, None, None
-                of_resource = resources.get(id(resource)) or (resource, resource_head(resource), {})
-                resources[id(resource)] = of_resource
-                size += len(of_resource[1]) + FRAMES
-            if item.instrumentation_scope is not scope or of_scope is None:
-                scope, of_scope = item.instrumentation_scope, None
-                of_scope = of_resource[2].get(scope) or [scope_head(scope)]
-                of_resource[2][scope] = of_scope
-                size += len(of_scope[0]) + FRAMES
+            if item.resource is not resource or resource_entry is None:
+                resource, resource_entry, scope_parts = item.resource, None, None
+                resource_entry = resources.get(id(resource)) or (resource, resource_head(resource), {})
+                resources[id(resource)] = resource_entry
+                size += len(resource_entry[1]) + FRAMES
+            if item.instrumentation_scope is not scope or scope_parts is None:
+                scope, scope_parts = item.instrumentation_scope, None
+                scope_parts = resource_entry[2].get(scope) or [scope_head(scope)]
+                resource_entry[2][scope] = scope_parts
+                size += len(scope_parts[0]) + FRAMES
             size += len(body) + FRAMES
             if size > limit and count:
                 break
-            of_scope.append(b"\x12" + varint(len(body)))
-            of_scope.append(body)
+            scope_parts.append(b"\x12" + varint(len(body)))
+            scope_parts.append(body)
             count += 1
         except Exception as error:
             lost += 1
             problem = type(error).__name__
     parts = []
     for _, head, scopes in resources.values():
-        filled = [field(0x12, b"".join(of_scope)) for of_scope in scopes.values() if len(of_scope) > 1]
+        filled = [field(0x12, b"".join(scope_parts)) for scope_parts in scopes.values() if len(scope_parts) > 1]
         if filled:
             parts.append(field(0x0A, head + b"".join(filled)))
     return Encoded(b"".join(parts), count, lost, problem)
 
 
 def resource_head(resource: Any) -> bytes:
-    """ResourceSpans or ResourceLogs, without the scopes."""
+    """Encode ResourceSpans or ResourceLogs without the scopes."""
     return field(0x0A, attributes(resource.attributes, 0x0A)[0]) + optional_text(0x1A, resource.schema_url)
 
 
 def scope_head(scope: Any) -> bytes:
-    """ScopeSpans or ScopeLogs, without the items."""
+    """Encode ScopeSpans or ScopeLogs without the items."""
     if scope is None:
         return b"\x0a\x00"
-    about = optional_text(0x0A, scope.name) + optional_text(0x12, scope.version) + attributes(scope.attributes, 0x1A)[0]
-    return field(0x0A, about) + optional_text(0x1A, scope.schema_url)
+    body = optional_text(0x0A, scope.name) + optional_text(0x12, scope.version) + attributes(scope.attributes, 0x1A)[0]
+    return field(0x0A, body) + optional_text(0x1A, scope.schema_url)
 
 
 def span_body(span: ReadableSpan) -> bytes:
-    """A Span."""
+    """Encode a Span."""
     context: Any = span.get_span_context()
     parent, status = span.parent, span.status
-    written, unwritten = attributes(span.attributes, 0x4A)
+    encoded, failed = attributes(span.attributes, 0x4A)
     parts = [b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big")]
     if context.trace_state:
         parts.append(field(0x1A, utf8(",".join([f"{key}={value}" for key, value in context.trace_state.items()]))))
@@ -126,9 +126,9 @@ def span_body(span: ReadableSpan) -> bytes:
         optional_text(0x2A, span.name),
         KINDS[span.kind],
         span_times(0x39, span.start_time or 0, 0x41, span.end_time or 0),
-        written,
+        encoded,
     )
-    if dropped := span.dropped_attributes + unwritten:
+    if dropped := span.dropped_attributes + failed:
         parts.append(b"\x50" + varint(dropped))
     parts += [field(0x5A, event_body(event)) for event in span.events]
     if span.dropped_events:
@@ -146,27 +146,25 @@ def span_body(span: ReadableSpan) -> bytes:
 
 
 def event_body(event: Event) -> bytes:
-    """A Span.Event."""
-    written, unwritten = attributes(event.attributes, 0x1A)
+    """Encode a Span.Event."""
+    encoded, failed = attributes(event.attributes, 0x1A)
     time = b"\x09" + fixed64(event.timestamp)
-    return (
-        time + optional_text(0x12, event.name) + written + optional_number(0x20, event.dropped_attributes + unwritten)
-    )
+    return time + optional_text(0x12, event.name) + encoded + optional_number(0x20, event.dropped_attributes + failed)
 
 
 def link_body(link: Link) -> bytes:
-    """A Span.Link. Like the SDK's encoder, without the trace state."""
+    """Encode a Span.Link without the trace state, as the SDK does."""
     context: SpanContext = link.context
-    written, unwritten = attributes(link.attributes, 0x22)
+    encoded, failed = attributes(link.attributes, 0x22)
     ids = b"\x0a\x10" + context.trace_id.to_bytes(16, "big") + b"\x12\x08" + context.span_id.to_bytes(8, "big")
-    dropped = optional_number(0x28, link.dropped_attributes + unwritten)
-    return ids + written + dropped + (LINK_FLAGS_REMOTE if context.is_remote else LINK_FLAGS_LOCAL)
+    dropped = optional_number(0x28, link.dropped_attributes + failed)
+    return ids + encoded + dropped + (LINK_FLAGS_REMOTE if context.is_remote else LINK_FLAGS_LOCAL)
 
 
 def log_body(record: ReadableLogRecord) -> bytes:
-    """A LogRecord."""
+    """Encode a LogRecord."""
     log = record.log_record
-    written, unwritten = attributes(log.attributes, 0x32)
+    encoded, failed = attributes(log.attributes, 0x32)
     severity = log.severity_number.value if log.severity_number is not None else 0
     flags = int(log.trace_flags or 0)
     return b"".join(
@@ -175,8 +173,8 @@ def log_body(record: ReadableLogRecord) -> bytes:
             optional_number(0x10, severity),
             optional_text(0x1A, log.severity_text),
             field(0x2A, any_value(log.body)),
-            written,
-            optional_number(0x38, record.dropped_attributes + unwritten),
+            encoded,
+            optional_number(0x38, record.dropped_attributes + failed),
             b"\x45" + fixed32(flags) if flags else b"",
             b"\x4a\x10" + log.trace_id.to_bytes(16, "big") if log.trace_id else b"",
             b"\x52\x08" + log.span_id.to_bytes(8, "big") if log.span_id else b"",
@@ -186,12 +184,12 @@ def log_body(record: ReadableLogRecord) -> bytes:
     )
 
 
-def attributes(of: Mapping[str, Any] | None, tag: int) -> tuple[bytes, int]:
-    """Each as a KeyValue in a field of `tag`, and how many cannot be encoded (an integer of more than 64 bits)."""
-    if not of:
+def attributes(mapping: Mapping[str, Any] | None, tag: int) -> tuple[bytes, int]:
+    """Encode each as a KeyValue in a field of `tag`; also return how many failed (such as integers over 64 bits)."""
+    if not mapping:
         return b"", 0
-    parts, unwritten = [], 0
-    for name, value in copied(of):
+    parts, failed = [], 0
+    for name, value in fast_items(mapping):
         kind = type(value)
         try:
             if (kind is str and len(value) <= CACHED_LENGTH) or kind is int or kind is bool:
@@ -199,18 +197,18 @@ def attributes(of: Mapping[str, Any] | None, tag: int) -> tuple[bytes, int]:
             else:
                 parts.append(attribute(tag, name, value))
         except Exception:
-            unwritten += 1
-    return b"".join(parts), unwritten
+            failed += 1
+    return b"".join(parts), failed
 
 
-def copied(of: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """The items of `of`; its own `copy`, where it has one, is several times faster than its `items`."""
-    copy = getattr(of, "copy", None)
-    return (copy() if copy else of).items()
+def fast_items(mapping: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Return the items of `mapping`. Its `copy`, if it has one, is several times faster than its `items`."""
+    copy = getattr(mapping, "copy", None)
+    return (copy() if copy else mapping).items()
 
 
 def attribute(tag: int, name: str, value: Any) -> bytes:
-    """A field of `tag` with the KeyValue."""
+    """Encode a field of `tag` with a KeyValue."""
     return field(tag, field(0x0A, utf8(name)) + field(0x12, any_value(value)))
 
 
@@ -218,11 +216,11 @@ cached_attribute: Final = functools.lru_cache(maxsize=2048, typed=True)(attribut
 
 
 def any_value(value: Any) -> bytes:
-    """An AnyValue.
+    """Encode an AnyValue.
 
     Raises:
-        TypeError: OTLP has no such value.
-        ValueError: an integer that does not fit in 64 bits.
+        TypeError: OTLP does not support the type.
+        ValueError: an integer does not fit in 64 bits.
     """
     if value is None:
         return b""
@@ -239,14 +237,14 @@ def any_value(value: Any) -> bytes:
     if isinstance(value, bytes):
         return field(0x3A, value)
     if isinstance(value, Sequence):
-        return field(0x2A, b"".join([field(0x0A, any_value(each)) for each in value]))
+        return field(0x2A, b"".join([field(0x0A, any_value(item)) for item in value]))
     if isinstance(value, Mapping):
-        return field(0x32, b"".join([attribute(0x0A, str(name), each) for name, each in value.items()]))
+        return field(0x32, b"".join([attribute(0x0A, str(name), item) for name, item in value.items()]))
     raise TypeError(type(value).__name__)
 
 
 def utf8(text: str) -> bytes:
-    """`text` in UTF-8, with U+FFFD for each lone surrogate, which UTF-8 does not have."""
+    """Encode text as UTF-8, with U+FFFD in place of lone surrogates."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -254,12 +252,12 @@ def utf8(text: str) -> bytes:
 
 
 def field(tag: int, body: bytes) -> bytes:
-    """A field with text, bytes or a message. `tag` fits in one byte."""
+    """Encode a field with text, bytes or a message. `tag` fits in one byte."""
     return tags[tag] + varint(len(body)) + body
 
 
 def optional_text(tag: int, text: str | None) -> bytes:
-    """A field that is omitted when it is empty, as protobuf omits default values."""
+    """Encode a text field. An empty one is omitted, as protobuf omits default values."""
     return field(tag, utf8(text)) if text else b""
 
 
@@ -268,7 +266,7 @@ def optional_number(tag: int, number: int) -> bytes:
 
 
 def long_varint(number: int) -> bytes:
-    """A number from 0 to 2**64 - 1, seven bits in a byte, lowest first."""
+    """Encode a number from 0 to 2**64 - 1 as a varint."""
     octets = bytearray()
     while number > 0x7F:
         octets.append(number & 0x7F | 0x80)
@@ -292,17 +290,17 @@ REQUESTS: Final[Mapping[str, tuple[Any, tuple[str, str, str]]]] = {
 
 
 def halves(signal: str, body: bytes) -> list[tuple[bytes, int]]:
-    """The contents of `body` in two requests, with their counts, for a receiver that finds it too large."""
+    """Split `body` into two requests, with their counts, for a receiver that rejects it as too large."""
     message, (resources, scopes, items) = REQUESTS[signal]
     first, second = message.FromString(body), message.FromString(body)
 
-    def lists(of: Any) -> list[Any]:
-        return [getattr(scope, items) for each in getattr(of, resources) for scope in getattr(each, scopes)]
+    def item_lists(request: Any) -> list[Any]:
+        return [getattr(scope, items) for item in getattr(request, resources) for scope in getattr(item, scopes)]
 
-    count = sum(map(len, lists(first)))
-    left = count // 2
-    for one, other in zip(lists(first), lists(second), strict=True):
-        del one[left:]
-        del other[:left]
-        left = max(0, left - len(one))
+    count = sum(map(len, item_lists(first)))
+    remaining = count // 2
+    for first_list, second_list in zip(item_lists(first), item_lists(second), strict=True):
+        del first_list[remaining:]
+        del second_list[:remaining]
+        remaining = max(0, remaining - len(first_list))
     return [(first.SerializeToString(), count // 2), (second.SerializeToString(), count - count // 2)]

@@ -1,6 +1,6 @@
-"""OTLPSpanExporter and OTLPLogExporter: the SDK's exporters, without waiting for the network.
+"""OTLPSpanExporter and OTLPLogExporter: replacements for the SDK's exporters that never wait for the network.
 
-They encode telemetry and put it into the queues of their signal, which `traced_flask.delivery` sends.
+They encode telemetry and put it into queues, which `traced_flask.delivery` sends.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 MAX_REQUEST_SIZE: Final = 64 * 1024 * 1024  # bytes, as in the SDK's exporters
-IN_OUTAGE: Final = 0.5  # s for a receiver in an outage when a program ends in development
+IN_OUTAGE: Final = 0.5  # s for a receiver in an outage when a program exits in development
 
 
 class Exporter:
-    """What both exporters share: batches go to the deliveries of `signal` until the exporter is shut down."""
+    """Common to both exporters: puts batches into the deliveries of `signal` until the exporter is shut down."""
 
     signal: ClassVar[str]
     in_use: Final[weakref.WeakSet[Exporter]] = weakref.WeakSet()
@@ -55,26 +55,26 @@ class Exporter:
         max_request_size: int | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        """Without arguments the environment decides where to send: see `traced_flask.routes`.
+        """Without arguments, the environment sets the destinations: see `traced_flask.routes`.
 
-        With any of the first seven arguments it sends to `endpoint` alone.
+        With any of the first seven arguments, the exporter sends only to `endpoint`.
 
         Args:
-            endpoint: the receiver's URL in full, with /v1/traces or /v1/logs.
-            certificate_file: the CAs to trust, in PEM.
+            endpoint: the full URL of the receiver, with /v1/traces or /v1/logs.
+            certificate_file: the CAs to trust, in PEM format.
             client_key_file: the key for `client_certificate_file`.
-            client_certificate_file: the certificate to show to the receiver, in PEM.
+            client_certificate_file: the client certificate, in PEM format.
             headers: sent with each request.
-            timeout: seconds for one attempt as a whole: connecting, sending and the answer.
+            timeout: seconds for one complete attempt: connecting, sending and the response.
             compression: of requests.
-            session: not used; connections are the exporter's own.
-            max_request_size: bytes of a request before compression, 64 MiB by default, 0 for any number. A span
-                or log record that is larger by itself is lost.
+            session: not used; the exporter opens its own connections.
+            max_request_size: bytes of a request before compression; default 64 MiB, 0 for no limit. A single span
+                or log record that is larger is lost.
             meter_provider: not used. The metrics of OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED have no public interface;
-                what is lost is counted in the log.
+                the log reports what is lost.
         """
         self._max_request_size = (MAX_REQUEST_SIZE if max_request_size is None else max_request_size) or math.inf
-        self._lost = 0  # items that could not be encoded, or are too large one by one
+        self._lost = 0  # items that could not be encoded or are too large
         self._is_shut_down = False
         self._deliveries: Sequence[Delivery] = ()
         self.in_use.add(self)
@@ -83,7 +83,7 @@ class Exporter:
             return
         if session is not None:
             logger.warning("The exporters of traced_flask do not use the argument `session`.")
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "endpoint": endpoint,
             "certificate_file": certificate_file,
             "client_key_file": client_key_file,
@@ -92,15 +92,15 @@ class Exporter:
             "timeout": timeout,
             "compression": compression.value if isinstance(compression, Compression) else compression,
         }
-        if any(value is not None for value in given.values()):
-            self._deliveries = routes.explicit(self.signal, **given)
+        if any(value is not None for value in arguments.values()):
+            self._deliveries = routes.explicit(self.signal, **arguments)
         else:
             self._deliveries = routes.deliveries(self.signal)
         routes.announce()
         setup.end_on_sigterm()
 
     def _export(self, items: Sequence[Item], encode: Callable[[Sequence[Item], float], Encoded]) -> bool:
-        """Queue `items` in every delivery, in requests of 4 MiB; return whether all could be encoded."""
+        """Queue `items` in every delivery, in requests of up to 4 MiB. Return whether all could be encoded."""
         complete = not self._is_shut_down
         while items and not self._is_shut_down:
             encoded = encode(items, min(BATCH_BYTES, self._max_request_size))
@@ -122,12 +122,12 @@ class Exporter:
         self._lost += count
 
     def force_flush(self, timeout_millis: int = 10_000) -> bool:
-        """Wait until everything is delivered, at most `timeout_millis` ms; False if it is not, at once in an outage."""
-        until = time.monotonic() + timeout_millis / 1000
-        return all(delivery.flush(until) for delivery in self._deliveries)
+        """Wait until everything is delivered, at most `timeout_millis` ms. Return False if not, or in an outage."""
+        deadline = time.monotonic() + timeout_millis / 1000
+        return all(delivery.flush(deadline) for delivery in self._deliveries)
 
     def shutdown(self) -> None:
-        """Send what is left, in what remains of the 3 s that all exporters of a process share when it ends.
+        """Send the rest within the 3 s that all exporters of a process share at exit.
 
         A delivery that another exporter uses continues after that.
         """
@@ -136,36 +136,36 @@ class Exporter:
         self._is_shut_down = True
         self.in_use.discard(self)
         start_shutdown(in_outage=IN_OUTAGE if settings.development() else None)
-        until, in_outage = shutdown_deadlines()
-        others = {delivery for other in self.in_use for delivery in other._deliveries}
+        deadline, outage_deadline = shutdown_deadlines()
+        shared = {delivery for other in self.in_use for delivery in other._deliveries}
         for delivery in self._deliveries:
-            if delivery not in others:
-                delivery.start_closing(until, in_outage)  # all at once, so that none waits for another's time
+            if delivery not in shared:
+                delivery.start_closing(deadline, outage_deadline)  # start all first, so that they share the time
         for delivery in self._deliveries:
-            if delivery in others:
-                delivery.flush(until)
+            if delivery in shared:
+                delivery.flush(deadline)
             else:
-                delivery.close(until, in_outage)
+                delivery.close(deadline, outage_deadline)
         if self._lost > 1:
             lost = in_words({self.signal: self._lost})
             logger.warning("%s in all were lost before they could be sent.", lost)
 
 
 class OTLPSpanExporter(Exporter, SpanExporter):
-    """Sends spans over OTLP/HTTP, as the OpenTelemetry exporter of this name does, and never waits for the network."""
+    """Sends spans over OTLP/HTTP like OpenTelemetry's exporter of this name, but never waits for the network."""
 
     signal = "traces"
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Encode `spans` and queue them. FAILURE after `shutdown`, or where a span could not be encoded."""
+        """Encode `spans` and queue them. Return FAILURE after `shutdown` or if a span could not be encoded."""
         return SpanExportResult.SUCCESS if self._export(spans, encode_spans) else SpanExportResult.FAILURE
 
 
 class OTLPLogExporter(Exporter, LogRecordExporter):
-    """Sends log records over OTLP/HTTP, as `OTLPSpanExporter` sends spans."""
+    """Sends log records over OTLP/HTTP. See `OTLPSpanExporter`."""
 
     signal = "logs"
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        """Encode `batch` and queue it. FAILURE after `shutdown`, or where a record could not be encoded."""
+        """Encode `batch` and queue it. Return FAILURE after `shutdown` or if a record could not be encoded."""
         return LogRecordExportResult.SUCCESS if self._export(batch, encode_logs) else LogRecordExportResult.FAILURE

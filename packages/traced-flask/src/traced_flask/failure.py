@@ -1,6 +1,6 @@
-"""Why telemetry did not arrive, in sentences for a log, and whether to send it again.
+"""Explains for the log why telemetry was not delivered, and whether to retry.
 
-A reason never contains a header's value, nor an exception's own text, which may contain one.
+A reason never contains the value of a header, or the text of an exception, which may contain one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from traced_flask.wire import Unreachable
 MAX_RETRY_AFTER: Final = 60.0  # s
 MAX_TEXT: Final = 200  # characters of a receiver's text in a log line
 
-# Statuses after which the same batch may be sent again:
+# Statuses after which to send the same batch again:
 # https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
 
@@ -36,32 +36,30 @@ STATUSES: Final = {
     413: "a single span or record is larger than it accepts ({}). Raise its limit, or send shorter attributes",
     429: "it limits the rate ({}). Sample, or raise its limit",
 }
-REDIRECTED: Final = (
-    "it redirects ({}), which telemetry does not follow. Give the final address (https instead of http?)"
-)
-UNAVAILABLE: Final = "it is unavailable ({}). Look at its log"
+REDIRECTED: Final = "it redirects ({}), which exporters do not follow. Set the final address (https instead of http?)"
+UNAVAILABLE: Final = "it is unavailable ({}). Check its log"
 REFUSED: Final = "it rejects this telemetry ({})"
 NO_RECEIVER: Final = "there is no OTLP receiver at this address: it answered with {}. Check the address and the port"
 BAD_ADDRESS: Final = "the address is not valid. An example: http://localhost:4318"
 NO_CONNECTION: Final = "nothing accepts connections there. Check the address and that it runs"
 NO_TLS: Final = "it does not speak TLS. Check whether its address begins with http://, not https://"
-NO_ANSWER: Final = "no answer within {:.2g} s. Check that it runs and can be reached"
-CUT: Final = (
-    "the connection broke before the answer was complete. Check that it runs, and whether it wants http or https"
+NO_RESPONSE: Final = "no answer within {:.2g} s. Check that it runs and can be reached"
+CLOSED: Final = (
+    "the connection closed before the response was complete. Check that it runs, and whether it expects http or https"
 )
 NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why a batch, or a part of it, was not delivered.
+    """Why a batch or a part of it was not delivered.
 
     Attributes:
-        reason: what follows the receiver's name and a colon, where "it" is the receiver; without full stop and secrets.
-        retryable: whether the same batch may be sent again.
-        pause: seconds that the receiver asked for in Retry-After, a minute at most.
-        too_large: the receiver may accept the batch in parts (413).
-        rejected: items that the receiver rejected when it accepted the rest; None when it accepted nothing.
+        reason: follows the receiver's name and a colon in log lines; "it" is the receiver. No final period, no secrets.
+        retryable: whether to send the same batch again.
+        pause: seconds from the Retry-After header, at most a minute.
+        too_large: whether the receiver may accept the batch in parts (413).
+        rejected: items that the receiver rejected although it accepted the rest; None if it accepted nothing.
     """
 
     reason: str
@@ -71,26 +69,26 @@ class Failure:
     rejected: int | None = None
 
 
-UNCONFIGURED: Final = Failure("there is nothing to send with")  # a setting: neither a loss nor an outage
+UNCONFIGURED: Final = Failure("there is no API key")  # a setting: neither a loss nor an outage
 
 
-def failure_of(response: http.client.HTTPResponse, answer: bytes, secrets: Iterable[str] = ()) -> Failure | None:
-    """Why the receiver did not accept everything; None if it did."""
+def failure_of(response: http.client.HTTPResponse, body: bytes, secrets: Iterable[str] = ()) -> Failure | None:
+    """Return why the receiver did not accept everything; None if it did."""
     status = response.status
     if 200 <= status < 300:
         if (response.getheader("Content-Type") or "").lower().startswith("text/html"):
             return Failure(NO_RECEIVER.format("a web page"))
-        return partly_rejected(answer, secrets)
-    otherwise = REDIRECTED if 300 <= status < 400 else UNAVAILABLE if status in RETRYABLE else REFUSED
+        return partial_failure(body, secrets)
+    default_text = REDIRECTED if 300 <= status < 400 else UNAVAILABLE if status in RETRYABLE else REFUSED
     retryable = status in RETRYABLE
     pause = retry_after(response.getheader("Retry-After")) if retryable else None
-    return Failure(STATUSES.get(status, otherwise).format(status), retryable, pause, too_large=status == 413)
+    return Failure(STATUSES.get(status, default_text).format(status), retryable, pause, too_large=status == 413)
 
 
-def partly_rejected(answer: bytes, secrets: Iterable[str]) -> Failure | None:
-    """What the receiver rejected: https://opentelemetry.io/docs/specs/otlp/#partial-success (the signals are alike)."""
+def partial_failure(body: bytes, secrets: Iterable[str]) -> Failure | None:
+    """Return what the receiver rejected: https://opentelemetry.io/docs/specs/otlp/#partial-success"""
     try:
-        partial = ExportTraceServiceResponse.FromString(answer).partial_success
+        partial = ExportTraceServiceResponse.FromString(body).partial_success
     except DecodeError:
         return None
     if partial.rejected_spans <= 0:
@@ -99,17 +97,17 @@ def partly_rejected(answer: bytes, secrets: Iterable[str]) -> Failure | None:
     for secret in secrets:
         for word in secret.split():
             text = text.replace(word, "REDACTED") if len(word) >= 8 else text
-    return Failure(escaped(text) or "it gave no reason", rejected=partial.rejected_spans)
+    return Failure(escape(text) or "it gave no reason", rejected=partial.rejected_spans)
 
 
-def escaped(text: str) -> str:
-    """`text` from outside for a log line: one line, without control characters, 200 characters at most."""
-    written = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:MAX_TEXT])
-    return written[:MAX_TEXT]
+def escape(text: str) -> str:
+    """Make external text safe for a log line: one line, no control characters, at most 200 characters."""
+    result = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:MAX_TEXT])
+    return result[:MAX_TEXT]
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header (a number of seconds or an HTTP date); None without a usable one."""
+    """Parse a Retry-After header (seconds or an HTTP date) into seconds; None if it is missing or invalid."""
     if not value:
         return None
     try:
@@ -122,30 +120,32 @@ def retry_after(value: str | None) -> float | None:
     return min(seconds, MAX_RETRY_AFTER) if seconds > 0 else None
 
 
-def explain(error: Exception, timeout: float, own_ca: bool) -> Failure:
-    """Why no answer came, and what to do. `own_ca`: the receiver's CA is one that the user named."""
+def explain(error: Exception, timeout: float, custom_ca: bool) -> Failure:
+    """Explain why there is no response. `custom_ca`: the user has set the CA of the receiver."""
     if isinstance(error, Unreachable):
         return Failure(str(error), retryable=True)
     if isinstance(error, ssl.SSLCertVerificationError):
-        why = escaped(error.verify_message)
-        if own_ca:
-            return Failure(f"its TLS certificate is not one of the CA in OTEL_EXPORTER_OTLP_CERTIFICATE ({why})", True)
+        problem = escape(error.verify_message)
+        if custom_ca:
+            return Failure(
+                f"its TLS certificate is not from the CA in OTEL_EXPORTER_OTLP_CERTIFICATE ({problem})", True
+            )
         return Failure(
-            f"its TLS certificate is not accepted ({why}). OTEL_EXPORTER_OTLP_CERTIFICATE names your own CA's file",
+            f"its TLS certificate is not accepted ({problem}). OTEL_EXPORTER_OTLP_CERTIFICATE names your own CA's file",
             True,
         )
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionResetError | http.client.IncompleteRead):
-        return Failure(CUT, True)
+        return Failure(CLOSED, True)
     if isinstance(error, ssl.SSLError):
         name = error.reason or "no reason given"
         if any(part in name for part in ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE")):
-            wants = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"
-            return Failure(f"it does not accept the client certificate, or there is none ({name}). Check {wants}", True)
+            names = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"
+            return Failure(f"it does not accept the client certificate, or there is none ({name}). Check {names}", True)
         return Failure(NO_TLS if name in NOT_TLS else f"TLS fails ({name})", True)
     if isinstance(error, socket.gaierror):
         return Failure("its name cannot be resolved. Check the address and the network", True)
     if isinstance(error, TimeoutError):
-        return Failure(NO_ANSWER.format(timeout), True)
+        return Failure(NO_RESPONSE.format(timeout), True)
     if isinstance(error, ConnectionRefusedError):
         return Failure(NO_CONNECTION, True)
     if isinstance(error, http.client.InvalidURL | UnicodeError):

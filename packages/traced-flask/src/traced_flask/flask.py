@@ -1,4 +1,4 @@
-"""Traces Flask applications: what `opentelemetry.instrumentation.flask` does, for less CPU time, to a stream's end.
+"""Traces Flask applications like `opentelemetry.instrumentation.flask`, in less CPU time and to the end of streams.
 
 Usage:
     from flask import Flask
@@ -7,21 +7,22 @@ Usage:
     app = Flask(__name__)
     FlaskInstrumentor().instrument_app(app, excluded_urls="/health")
 
-Each request has a SERVER span, or an INTERNAL one where a span is current already:
-- It has the stable HTTP semantic conventions, its name is the method and the route (`GET /users/<id>`), or the method
-  alone where no route matches. Query strings are redacted.
+Each request gets a SERVER span, or an INTERNAL one if a span is already current:
+- It follows the stable HTTP semantic conventions. Its name is the method and the route (`GET /users/<id>`), or only the
+  method if no route matches. Query strings are redacted.
 - It starts when Flask has matched the route. It ends when the application returns a complete body, or with the last
-  part of a streamed one; a generator runs in the span's context. A file that the server sends by itself
-  (`wsgi.file_wrapper`) is not waited for. A client that leaves before the end adds the event "client disconnected".
-- An unhandled exception is recorded on it, even one in a teardown function or in a generator.
-- Its trace is the caller's as far as the caller is trusted: see `callers.Callers`, TRUST_TRACEPARENT, CORS_ORIGINS.
+  part of a streamed one; a generator runs in the span's context. The span does not wait for a file that the server
+  sends itself (`wsgi.file_wrapper`). A client that disconnects early adds the event "client disconnected".
+- It records unhandled exceptions, even those in teardown functions and generators.
+- It continues the caller's trace as far as the caller is trusted: see `callers.Callers`, TRUST_TRACEPARENT,
+  CORS_ORIGINS.
 - The response names the trace in `traceresponse` and `Server-Timing`, unless
   `opentelemetry.instrumentation.propagators.set_global_response_propagator` has set other headers.
 
 With a meter provider, `http.server.request.duration` (seconds) and `http.server.active_requests` are recorded.
 
-Hooks are the stock ones: `request_hook(span, environ)` is called when the span has started,
-`response_hook(span, status, headers)` before the response starts; it may add headers.
+Hooks have the stock signatures. `request_hook(span, environ)` is called after the span starts, and
+`response_hook(span, status, headers)` before the response starts. It may add headers.
 
 `excluded_urls` and OTEL_PYTHON_FLASK_EXCLUDED_URLS, else OTEL_PYTHON_EXCLUDED_URLS, are comma-separated regular
 expressions. One with `//` is searched in the URL, any other in its path, always without the query. A request that
@@ -29,9 +30,9 @@ matches any of them is neither traced nor measured. (The stock instrumentor igno
 argument.) `excluded_urls=""` excludes nothing.
 
 OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST, ..._SERVER_RESPONSE and ..._SANITIZE_FIELDS and
-OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS are supported. OTEL_SDK_DISABLED=true switches everything off.
+OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS are supported. OTEL_SDK_DISABLED=true turns everything off.
 
-The stock instrumentor traces the application instead, with the query redacted, for what only it can do:
+Some features need the stock instrumentor, which then traces the application, with the query redacted:
 `OTEL_SEMCONV_STABILITY_OPT_IN=http/dup`, `enable_commenter=True`, `commenter_options`, and any argument that is not
 named here.
 """
@@ -54,7 +55,7 @@ from traced_flask import settings
 from traced_flask.middleware import Middleware, RequestHook, ResponseHook
 from traced_flask.redaction import redact
 
-EXTENSION: Final = "traced_flask"  # in Flask.extensions: what removes the instrumentation
+EXTENSION: Final = "traced_flask"  # in Flask.extensions: a function that removes the instrumentation
 
 logger = logging.getLogger(__name__)
 
@@ -68,14 +69,14 @@ def all_excluded_urls(argument: str | None) -> str:
 
 
 def redact_and_call(hook: ResponseHook | None, span: Span, status: str, headers: list[tuple[str, str]]) -> None:
-    """The response hook of an application that the stock instrumentor traces."""
+    """Response hook for applications that the stock instrumentor traces."""
     redact(span)
     if hook:
         hook(span, status, headers)
 
 
 class FlaskInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Instruments one application, or all that are created after `instrument()`, as the module describes."""
+    """Instruments one application, or all that are created after `instrument()`. See the module's docstring."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The versions of Flask that are instrumented."""
@@ -93,7 +94,7 @@ class FlaskInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         meter_provider: MeterProvider | None = None,
         **more: Any,
     ) -> None:
-        """Trace every request of `app`; without a provider, the global one is used, even if it is set later."""
+        """Trace every request of `app`. The default provider is the global one, even if it is set later."""
         if settings.disabled():
             return
         if EXTENSION in app.extensions:
@@ -128,7 +129,7 @@ class FlaskInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         remove()
 
     def _instrument(self, **kwargs: Any) -> None:
-        """Instrument every application from its construction on, also of classes that are imported already."""
+        """Instrument every application that is created from now on, even of classes that are already imported."""
         self.flask_init = flask.Flask.__init__
 
         @functools.wraps(self.flask_init)

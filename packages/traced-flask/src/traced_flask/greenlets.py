@@ -1,4 +1,4 @@
-"""Threads under gevent, which report an error when they end after a fork."""
+"""Threads under gevent that raise an error when they end after a fork."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def hide_failures_of_inherited_threads() -> None:
-    """Print no traceback of a thread that is not in `threading`'s list when it ends.
+    """Suppress the traceback of a thread that ends but is not in `threading`'s list.
 
-    With gevent workers and `preload_app` each of the SDK's threads ends like this: `threading` has forgotten those from
-    before the fork, and gevent has renamed those that started before its patches. Nothing is lost.
+    With gevent workers and `preload_app`, all of the SDK's threads end like this: `threading` removes those from before
+    the fork, and gevent renames those that started before its patches. No telemetry is lost.
     https://github.com/open-telemetry/opentelemetry-python/issues/3884
     """
     monkey = sys.modules.get("gevent.monkey")
@@ -22,18 +22,18 @@ def hide_failures_of_inherited_threads() -> None:
     handle_error, report = hub.handle_error, sys.unraisablehook
 
     def handle(context: object, kind: Any, value: Any, traceback: Any) -> None:
-        if not is_of_an_ending_thread(kind, traceback):
+        if not is_from_ending_thread(kind, traceback):
             handle_error(context, kind, value, traceback)
 
     def unraisable(failure: Any) -> None:
-        if not is_of_an_ending_thread(failure.exc_type, failure.exc_traceback):
+        if not is_from_ending_thread(failure.exc_type, failure.exc_traceback):
             report(failure)
 
     hub.handle_error, sys.unraisablehook = handle, unraisable
 
 
-def is_of_an_ending_thread(kind: type[BaseException] | None, traceback: TracebackType | None) -> bool:
-    """Whether a KeyError comes from where a thread removes itself from `threading`'s list."""
+def is_from_ending_thread(kind: type[BaseException] | None, traceback: TracebackType | None) -> bool:
+    """Return whether an error is the KeyError of a thread that removes itself from `threading`'s list."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     if kind is not KeyError or traceback is None:

@@ -17,11 +17,11 @@ from traced_flask.delivery import SHUTDOWN_TIMEOUT
 from traced_flask.routes import announce_for_workers
 from traced_flask.setup import shutdown
 
-REPLACED: Final = 0.5  # seconds for a destination in an outage, while the next worker waits
+REPLACED: Final = 0.5  # seconds for a destination in an outage, since the next worker waits
 
 
-def quote_nothing(record: logging.LogRecord) -> bool:
-    """Shorten gunicorn's line about an invalid request: it quotes a part, which may be a caller's credentials."""
+def hide_quoted_request(record: logging.LogRecord) -> bool:
+    """Shorten gunicorn's log line about an invalid request, which quotes it and may contain credentials."""
     if (message := record.getMessage()).startswith("Invalid request from ip="):
         record.msg, record.args = message.partition(": ")[0], ()
     return True
@@ -30,7 +30,7 @@ def quote_nothing(record: logging.LogRecord) -> bool:
 def on_starting(server: Any) -> None:
     """Log where telemetry goes, once for all workers."""
     announce_for_workers(server.log)
-    logging.getLogger("gunicorn.error").addFilter(quote_nothing)
+    logging.getLogger("gunicorn.error").addFilter(hide_quoted_request)
     monkey = sys.modules.get("gevent.monkey")
     is_patched = monkey is not None and monkey.is_module_patched("threading")
     if server.cfg.preload_app and server.cfg.worker_class_str == "gevent" and not is_patched:
@@ -40,21 +40,21 @@ def on_starting(server: Any) -> None:
 
 
 def worker_int(worker: Any) -> None:
-    """On SIGINT and SIGQUIT, let the requests of a threaded worker finish, as far as `graceful_timeout` allows.
+    """On SIGINT and SIGQUIT, let the requests of a threaded worker finish within `graceful_timeout`.
 
-    gunicorn does not wait for them, but the interpreter does: their spans would end after telemetry did.
+    gunicorn does not wait for them, but the interpreter does, so their spans would end after the export has stopped.
     """
     if pool := getattr(worker, "tpool", None):
-        waiting = Thread(target=pool.shutdown, daemon=True)
-        waiting.start()
-        waiting.join(max(0.0, worker.cfg.graceful_timeout - SHUTDOWN_TIMEOUT - 1))
+        waiter = Thread(target=pool.shutdown, daemon=True)
+        waiter.start()
+        waiter.join(max(0.0, worker.cfg.graceful_timeout - SHUTDOWN_TIMEOUT - 1))
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Deliver the telemetry of a worker that ends, in 3 seconds at most.
+    """Deliver the telemetry of an exiting worker, in at most 3 seconds.
 
-    When `max_requests` ends it, gunicorn starts the next worker only after it, so a destination in an outage gets
-    half a second.
+    After `max_requests`, gunicorn starts the next worker only when this one has exited, so a destination in an outage
+    gets half a second.
     """
-    if worker.pid == os.getpid():  # gunicorn calls this in its master too, for a worker that was killed
+    if worker.pid == os.getpid():  # gunicorn also calls this in its master, for a killed worker
         shutdown(in_outage=REPLACED if worker.nr >= worker.max_requests else None)

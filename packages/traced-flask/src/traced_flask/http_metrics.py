@@ -1,4 +1,4 @@
-"""The metrics of a server: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#http-server."""
+"""HTTP server metrics: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#http-server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
 from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # seconds
-OF_REQUEST: Final = (HTTP_REQUEST_METHOD, HTTP_ROUTE, NETWORK_PROTOCOL_VERSION, URL_SCHEME)
+REQUEST_ATTRIBUTES: Final = (HTTP_REQUEST_METHOD, HTTP_ROUTE, NETWORK_PROTOCOL_VERSION, URL_SCHEME)
 
 
 class HttpMetrics:
@@ -39,14 +39,14 @@ class HttpMetrics:
         self.active_requests.add(1, {HTTP_REQUEST_METHOD: method, URL_SCHEME: scheme})
 
     def leave(self, method: str, scheme: str) -> None:
-        """Count a request that ends, with what it was entered with."""
+        """Count a request that ends, with the same arguments as `enter`."""
         self.active_requests.add(-1, {HTTP_REQUEST_METHOD: method, URL_SCHEME: scheme})
 
     def record(
         self, seconds: float, request: dict[str, Any], status: int, error_type: str | None, context: Context
     ) -> None:
-        """Record the duration of a request; `request` are its span's attributes, `context` leads an exemplar to it."""
-        attributes: dict[str, Any] = {name: request[name] for name in OF_REQUEST if name in request}
+        """Record the duration of a request. `request` has its span's attributes; exemplars use `context`."""
+        attributes: dict[str, Any] = {name: request[name] for name in REQUEST_ATTRIBUTES if name in request}
         if status:
             attributes[HTTP_RESPONSE_STATUS_CODE] = status
         if error_type:

@@ -1,4 +1,4 @@
-"""The Honeycomb API key: its format, and where it is found."""
+"""The Honeycomb API key: its format and sources."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ KINDS: Final = {  # https://docs.honeycomb.io/configure/environments/manage-api-
     "classic ingest key": r"hc[a-z]ic_[0-9a-z]{58}",
     "classic key": r"[0-9a-f]{32}",
 }
-FIFO_WAIT: Final = 2.0  # seconds for a writer; the start of the application waits for it
+FIFO_WAIT: Final = 2.0  # seconds for a writer; the application waits this long at startup
 MAX_FILE: Final = 1 << 20  # bytes
 
 
 def problem_with_key(key: str) -> str | None:
-    """Why `key` is not a valid Honeycomb API key, in words that do not contain it; None if it is valid."""
+    """Return why `key` is not a valid Honeycomb API key, without quoting it; None if it is valid."""
     if not key:
         return "is empty"
     if re.search(r"\$\{|\$\(|^\$|^%.*%$", key):
@@ -54,17 +54,17 @@ def problem_with_key(key: str) -> str | None:
 
 
 def kind_of(key: str) -> str:
-    """Which kind of key `key` is, as Honeycomb calls it; "key" if its shape does not tell."""
-    return next((kind for kind, shape in KINDS.items() if re.fullmatch(shape, key)), "key")
+    """Return Honeycomb's name for the kind of key; "key" if its format does not match one."""
+    return next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, key)), "key")
 
 
 def is_classic(key: str) -> bool:
-    """Whether `key` belongs to Honeycomb Classic, which has datasets and no environments."""
+    """Return whether `key` belongs to Honeycomb Classic, which has datasets and no environments."""
     return kind_of(key).startswith("classic")
 
 
 class Place(NamedTuple):
-    """A place where a key is: the words for it, and the key, or what is wrong with it."""
+    """A place to store a key: its description, and the key or its problem."""
 
     where: str
     key: str | None
@@ -72,18 +72,18 @@ class Place(NamedTuple):
 
 
 def places(environ: Mapping[str, str], dotenv: Path | None) -> list[Place]:
-    """Every place that has a key, or should have one: the environment, the file that it names, then `dotenv`.
+    """Return every place that has a key, or should have one: the environment, its key file, then `dotenv`.
 
-    A `dotenv` that is a FIFO is not opened if the environment has a key: whoever set it has read the FIFO.
+    A `dotenv` that is a FIFO is not opened if the environment has a key, because then the FIFO has been read already.
     """
-    found = []
+    result = []
     if environ.get(NAME):
-        found.append(_place("the environment", environ[NAME]))
+        result.append(_place("the environment", environ[NAME]))
     if path := environ.get(f"{NAME}_FILE"):
-        found.append(_from_file(Path(path)))
+        result.append(_from_file(Path(path)))
     if dotenv and not (environ.get(NAME) and _is_fifo(dotenv)) and (place := _from_dotenv(dotenv)):
-        found.append(place)
-    return found
+        result.append(place)
+    return result
 
 
 def _place(where: str, key: str) -> Place:
@@ -111,10 +111,10 @@ def _from_dotenv(path: Path) -> Place | None:
 
 
 def read_variables(path: Path) -> dict[str, str]:
-    """The variables of a file like .env, as python-dotenv reads them.
+    """Return the variables of a .env file, as python-dotenv reads them.
 
-    Empty without the file or without python-dotenv. Raises ValueError if it cannot be read; the message completes a
-    sentence that starts with the file's name.
+    Empty without the file or without python-dotenv. Raises ValueError if the file cannot be read. The message continues
+    a sentence that starts with the file name.
     """
     try:
         from dotenv import dotenv_values
@@ -128,14 +128,14 @@ def read_variables(path: Path) -> dict[str, str]:
 
 
 def _read(path: Path) -> str:
-    """The text of a file, or of a FIFO that a program writes to within `FIFO_WAIT` seconds."""
+    """Read a file, or a FIFO that a program writes to within `FIFO_WAIT` seconds."""
     try:
         content = _read_fifo(path) if _is_fifo(path) else path.open("rb").read(MAX_FILE)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise
     except UnicodeDecodeError:
-        raise ValueError("is not UTF-8") from None  # its text contains the content
+        raise ValueError("is not UTF-8") from None  # the exception contains the content
     except OSError as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from None
     if "\0" in text:
@@ -151,11 +151,11 @@ def _is_fifo(path: Path) -> bool:
 
 
 def _read_fifo(path: Path) -> bytes:
-    until, content = time.monotonic() + FIFO_WAIT, b""
+    deadline, content = time.monotonic() + FIFO_WAIT, b""
     fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        while len(content) < MAX_FILE and (left := until - time.monotonic()) > 0:
-            if not select.select([fifo], [], [], left)[0]:
+        while len(content) < MAX_FILE and (remaining := deadline - time.monotonic()) > 0:
+            if not select.select([fifo], [], [], remaining)[0]:
                 break
             with contextlib.suppress(BlockingIOError):
                 if not (part := os.read(fifo, MAX_FILE)):
@@ -167,10 +167,10 @@ def _read_fifo(path: Path) -> bytes:
 
 
 class HoneycombKey:
-    """The current API key, from the environment or from a file that is read again when it changes.
+    """The current API key, from the environment or from a file that is reloaded when it changes.
 
-    `dotenv` is a file of variables, used in development. A key that is in it and in the environment too counts as the
-    file's, since `flask run` and Compose copy it there. A FIFO is read once. Safe to use from any thread.
+    `dotenv` is a .env file, used in development. If the file and the environment have the same key, the file counts,
+    since `flask run` and Compose copy it to the environment. A FIFO is read once. Safe to use from any thread.
     """
 
     def __init__(self, environ: MutableMapping[str, str], dotenv: Path | None) -> None:
@@ -178,33 +178,33 @@ class HoneycombKey:
         self._files: list[tuple[Path, Callable[[Path], Place | None]]] = []
         self._signatures: dict[Path, tuple[int, int] | None] = {}
         self._places: dict[Path, Place | None] = {}
-        given = environ.get(NAME)
+        environment_key = environ.get(NAME)
         if path := environ.get(f"{NAME}_FILE"):
             self._files.append((Path(path), _from_file))
-        if dotenv and not (given and _is_fifo(dotenv)):
+        if dotenv and not (environment_key and _is_fifo(dotenv)):
             self._files.append((dotenv, _from_dotenv))
         self._read_changed()
-        if given and dotenv and (place := self._places.get(dotenv)) and place.key == given:
+        if environment_key and dotenv and (place := self._places.get(dotenv)) and place.key == environment_key:
             del environ[NAME]  # or the reloader's child would not follow the file
-            given = None
-        self._fixed = _place("the environment", given) if given else None
-        self._take()
+            environment_key = None
+        self._from_environment = _place("the environment", environment_key) if environment_key else None
+        self._select()
 
     def __call__(self) -> str | None:
-        """The key, or None while there is no usable one."""
-        # With a timeout: in a forked child the lock may be held by a thread of its parent.
-        if not (self._fixed and self._fixed.key) and self._lock.acquire(timeout=1):
+        """Return the key, or None while there is no usable one."""
+        # With a timeout: in a forked child, a thread of the parent may hold the lock.
+        if not (self._from_environment and self._from_environment.key) and self._lock.acquire(timeout=1):
             try:
                 before = self._key
                 if self._read_changed():
-                    self._take()
+                    self._select()
                     self._log_change(before)
             finally:
                 self._lock.release()
         return self._key
 
     def _read_changed(self) -> bool:
-        """Read the files that have changed; return whether there are any."""
+        """Read the files that have changed. Return whether there are any."""
         changed = False
         for path, read in self._files:
             signature = None if _is_fifo(path) else _signature(path)
@@ -214,18 +214,18 @@ class HoneycombKey:
                 changed = True
         return changed
 
-    def _take(self) -> None:
-        found = [place for place in (self._fixed, *self._places.values()) if place]
-        self._key = next((place.key for place in found if place.key), None)
-        self.problems = [place.problem for place in found if place.problem]
+    def _select(self) -> None:
+        places = [place for place in (self._from_environment, *self._places.values()) if place]
+        self._key = next((place.key for place in places if place.key), None)
+        self.problems = [place.problem for place in places if place.problem]
 
     def _log_change(self, before: str | None) -> None:
         if self._key == before and not self.problems:
             return
         change = "now goes" if self._key else "no longer goes" if before else "does not go"
-        too = " too" if self._key and settings.development() and settings.own("VIEWER_ENDPOINT") else ""
+        suffix = " too" if self._key and settings.development() and settings.own("VIEWER_ENDPOINT") else ""
         level = logging.WARNING if self.problems else logging.INFO
-        logger.log(level, ". ".join([*self.problems, f"Telemetry {change} to Honeycomb{too}"]) + ".")
+        logger.log(level, ". ".join([*self.problems, f"Telemetry {change} to Honeycomb{suffix}"]) + ".")
 
 
 def _signature(path: Path) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Where a developer looks at a trace: in Honeycomb if there is a key, else in the viewer."""
+"""Links to the current trace: in Honeycomb if there is a key, else in the viewer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from traced_flask.routes import routes, service_name, viewer_endpoint, without_c
 
 
 def trace_url() -> str | None:
-    """The page of the current trace, for development.
+    """Return the URL of the current trace's page, for development.
 
-    None outside of development, without a recorded trace, and while no page is known: Honeycomb is asked for the
-    key's team in the background, and the viewer's page answers until then.
+    None outside of development, without a recorded trace, or if there is no page. The team of the Honeycomb key is
+    requested in the background; until it is known, this is the URL in the viewer.
     """
     span = trace.get_current_span()
     context = span.get_span_context()
@@ -27,5 +27,5 @@ def trace_url() -> str | None:
 
 
 def viewer_traces() -> str:
-    """Where the viewer shows a trace: in containers a browser has another address for it than this process."""
+    """Return the URL of the viewer's traces. In containers, it differs between browsers and this process."""
     return settings.own("VIEWER_TRACES") or f"{viewer_endpoint()}/traces/"

@@ -1,4 +1,4 @@
-"""Logging: records over OTLP, and lines with trace ids on standard error."""
+"""Logging: records over OTLP, and lines with trace IDs on standard error."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from opentelemetry import trace
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.instrumentation.logging import handler
 
-LEFT_OUT: Final = re.compile(r"(werkzeug|gunicorn\.access|waitress\.queue|urllib3|opentelemetry|traced_flask)(\.|$)")
+SKIPPED: Final = re.compile(r"(werkzeug|gunicorn\.access|waitress\.queue|urllib3|opentelemetry|traced_flask)(\.|$)")
 HEALTH_CHECK: Final = re.compile(r'"(GET|HEAD) \S*/(health|healthz|healthcheck|livez|readyz|live|ready|ping)/?[ ?]')
 LINE: Final = "%(asctime)s %(levelname)s %(name)s%(trace)s %(message)s"
 MAX_TRACEBACKS: Final = 100  # tracebacks
-INTERVAL: Final = 60.0  # seconds in which the same traceback is written once
+INTERVAL: Final = 60.0  # seconds between copies of the same traceback
 
 
 class LoggingHandler(handler.LoggingHandler):
-    """Sends log records with OpenTelemetry's logger provider, as the handler of the same name there does.
+    """Sends log records to a logger provider, like OpenTelemetry's handler of the same name.
 
-    It leaves out access logs, which spans replace, and records about telemetry itself, which would make more of it. A
-    record that cannot be formatted is reported like those of Python's own handlers, not raised.
+    It skips access logs, which spans replace, and records about telemetry itself, which would create more telemetry. A
+    record that cannot be formatted is reported as in Python's own handlers, not raised.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class LoggingHandler(handler.LoggingHandler):
         log_code_attributes: bool = False,
     ) -> None:
         super().__init__(level, logger_provider, log_code_attributes)
-        self.addFilter(lambda record: not LEFT_OUT.match(record.name))
+        self.addFilter(lambda record: not SKIPPED.match(record.name))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -43,24 +43,24 @@ class LoggingHandler(handler.LoggingHandler):
             self.handleError(record)
 
     def flush(self) -> None:
-        with contextlib.suppress(RuntimeError):  # since Python 3.12 a process that is ending starts no thread
+        with contextlib.suppress(RuntimeError):  # since Python 3.12, no thread starts during shutdown
             super().flush()
 
 
 def detach() -> None:
     """Remove every `LoggingHandler` from the root logger."""
-    for each in logging.root.handlers[:]:
-        if isinstance(each, LoggingHandler):
-            logging.root.removeHandler(each)
+    for log_handler in logging.root.handlers[:]:
+        if isinstance(log_handler, LoggingHandler):
+            logging.root.removeHandler(log_handler)
 
 
 def log_to_stderr() -> None:
-    """Write log records of INFO and above to standard error, with the ids of the current span.
+    """Write log records of INFO and above to standard error, with the IDs of the current span.
 
-    Does nothing if the root logger already has a handler that writes. Access-log lines of health checks are left out,
-    and the same traceback is written once a minute.
+    Does nothing if the root logger already has another handler. Skips access-log lines of health checks, and writes the
+    same traceback at most once a minute.
     """
-    if all(isinstance(each, LoggingHandler) for each in logging.root.handlers):
+    if all(isinstance(log_handler, LoggingHandler) for log_handler in logging.root.handlers):
         stream = logging.StreamHandler()
         stream.setFormatter(StderrFormatter())
         stream.addFilter(lambda record: not (record.name == "werkzeug" and HEALTH_CHECK.search(record.getMessage())))
@@ -69,14 +69,14 @@ def log_to_stderr() -> None:
 
 
 class StderrFormatter(logging.Formatter):
-    """A line with the ids of the current span, where there is one, and each traceback once a minute."""
+    """Formats a line with the IDs of the current span, if any, and each traceback at most once a minute."""
 
     def __init__(self) -> None:
         super().__init__(LINE)
-        self._written: dict[str, float] = {}  # frames of tracebacks, and when, on time.monotonic()
+        self._written: dict[str, float] = {}  # frames of tracebacks: time on time.monotonic()
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        if record.name == "werkzeug":  # its lines have a time of their own
+        if record.name == "werkzeug":  # its lines contain the time
             return record.getMessage()
         span = trace.get_current_span().get_span_context()
         ids = trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
@@ -86,12 +86,12 @@ class StderrFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info and not record.exc_text:
             text = self.formatException(record.exc_info)
-            record = copy.copy(record)  # other handlers write it in full
+            record = copy.copy(record)  # other handlers write all of it
             record.exc_text = f"{text.splitlines()[-1]} (its traceback is above)" if self._repeats(text) else text
         return super().format(record)
 
     def _repeats(self, text: str) -> bool:
-        """Whether a traceback with the same frames was written within the last minute; its message may differ."""
+        """Return whether a traceback with the same frames was written in the last minute, even with another message."""
         now = time.monotonic()
         frames = "\n".join(line for line in text.splitlines() if line.startswith("  "))
         if now - self._written.get(frames, -INTERVAL) < INTERVAL:

@@ -1,4 +1,4 @@
-"""The span of a request to a Flask application, from the server's call to the end of the response's body."""
+"""The span of a request to a Flask application, from the server's call to the end of the response body."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ResponseHook = Callable[[Span, str, list[tuple[str, str]]], None]
 
 SCOPE: Final = ("traced_flask", importlib.metadata.version("traced-flask"))
 SCHEMA: Final = Schemas.V1_21_0.value
-EVERYTHING: Final = re.compile("")
+MATCH_ALL: Final = re.compile("")
 
 
 def append(headers: list[tuple[str, str]], name: str, value: str) -> None:
@@ -43,7 +43,7 @@ APPEND: Final = FuncSetter(append)  # type: ignore[no-untyped-call]
 
 
 class Middleware:
-    """The WSGI application around an instrumented Flask application's own."""
+    """WSGI middleware around an instrumented Flask application."""
 
     def __init__(
         self,
@@ -67,34 +67,34 @@ class Middleware:
 
     @functools.cached_property
     def callers(self) -> Callers:
-        """Who is trusted, by the configuration at the first request."""
+        """The trusted callers, from the configuration at the first request."""
         return Callers.from_config(self.app.config)
 
     @functools.cached_property
     def metrics(self) -> HttpMetrics | None:
-        """Records metrics; None if no meter provider is set at the first request."""
+        """The metrics; None if no meter provider is set at the first request."""
         provider = self.meter_provider or metrics.get_meter_provider()
-        if type(provider).__module__.startswith("opentelemetry.metrics"):  # the API's own, which record nothing
+        if type(provider).__module__.startswith("opentelemetry.metrics"):  # the API's no-op providers
             return None
         return HttpMetrics(provider.get_meter(*SCOPE, SCHEMA))
 
     def excludes(self, environ: WSGIEnvironment) -> bool:
-        """Whether the request is neither traced nor measured."""
+        """Return whether the request is excluded from traces and metrics."""
         path = path_of(environ)
         if self.excluded_paths and self.excluded_paths.search(path):
             return True
-        host = environ.get("HTTP_HOST", "").partition("/")[0]  # a path in it would exclude any request
+        host = environ.get("HTTP_HOST", "").partition("/")[0]  # or a path in the header could exclude any request
         return bool(self.excluded_urls and self.excluded_urls.search(f"{environ['wsgi.url_scheme']}://{host}{path}"))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         outer = current.get()
-        is_mounted = outer is not None and outer.span is None  # in an application whose span has yet to start
+        is_mounted = outer is not None and outer.span is None  # inside an application whose span has not started yet
         if is_mounted or ((self.excluded_paths or self.excluded_urls) and self.excludes(environ)):
             return self.wsgi_app(environ, start_response)
         exchange = Exchange(self, environ, start_response)
         token = current.set(exchange)
         try:
-            return exchange.answer(self.wsgi_app(environ, exchange.start_response))
+            return exchange.wrap(self.wsgi_app(environ, exchange.start_response))
         except BaseException as error:
             exchange.crash(error)
             raise
@@ -111,15 +111,15 @@ class Middleware:
 
     def remove(self) -> None:
         """Stop tracing requests."""
-        self.excluded_paths = EVERYTHING
-        if self.app.wsgi_app is self:  # else another middleware is around this one
+        self.excluded_paths = MATCH_ALL
+        if self.app.wsgi_app is self:  # not if another middleware wraps this one
             self.app.wsgi_app = self.wsgi_app  # type: ignore[assignment,method-assign]
         for signal, receiver in SIGNALS:
             signal.disconnect(receiver, self.app)
 
 
 def any_of(patterns: Iterable[str]) -> re.Pattern[str] | None:
-    """One pattern for several; None for none."""
+    """Combine patterns into one; None if there are none."""
     joined = "|".join(f"(?:{pattern})" for pattern in patterns)
     return re.compile(joined) if joined else None
 
@@ -127,7 +127,7 @@ def any_of(patterns: Iterable[str]) -> re.Pattern[str] | None:
 class Exchange:
     """One request and its response, with their span.
 
-    Flask calls `start_response`; the server iterates over the exchange where the body is streamed.
+    Flask calls `start_response`. If the body is streamed, the server iterates over the exchange.
     """
 
     span: Span | None = None
@@ -137,10 +137,10 @@ class Exchange:
     status = 0
     error: BaseException | None = None
     error_type: str | None = None
-    is_complete = False  # whether the whole body is there when the application returns
+    is_complete = False  # whether the body is complete when the application returns
     headers: Sequence[tuple[str, str]] = ()
-    is_sent = False  # whether a part of the body has been sent, and with it the status
-    is_over = False
+    is_sent = False  # whether the status and a part of the body have been sent
+    is_ended = False
 
     def __init__(self, middleware: Middleware, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.start_time = time_ns()
@@ -169,7 +169,7 @@ class Exchange:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
     ) -> Callable[[bytes], object]:
-        """Put the status on the span and the trace into the headers, then start the response."""
+        """Set the status on the span, add the trace to the headers, and start the response."""
         span, middleware = self.span or self.begin(), self.middleware
         self.headers = headers
         code = status.partition(" ")[0]
@@ -191,7 +191,7 @@ class Exchange:
         return self.server_start_response(status, headers, *([exc_info] if exc_info else []))
 
     def record(self, error: BaseException) -> None:
-        """Record an exception that the application does not handle."""
+        """Record an unhandled exception."""
         if error is not self.error:
             self.error = error
             span = self.span or self.begin()
@@ -199,8 +199,8 @@ class Exchange:
             span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 
     def crash(self, error: BaseException) -> None:
-        """End the span with an exception that reaches the server, which answers 500 unless the status has been sent."""
-        if self.is_over:
+        """End the span with an exception that reaches the server, which returns 500 unless the status has been sent."""
+        if self.is_ended:
             return
         span = self.span or self.begin()
         self.record(error)
@@ -213,21 +213,21 @@ class Exchange:
         self.end()
 
     def end(self) -> None:
-        """End the span and measure the request, once."""
-        if self.is_over:
+        """End the span and record metrics, once."""
+        if self.is_ended:
             return
-        self.is_over = True
+        self.is_ended = True
         span = self.span or self.begin()
         now = time_ns()
         span.end(now)
-        if measure := self.middleware.metrics:
+        if http_metrics := self.middleware.metrics:
             seconds = (now - self.start_time) / 1e9
-            measure.record(seconds, self.attributes, self.status, self.error_type, self.context)
-            measure.leave(*self.active)
+            http_metrics.record(seconds, self.attributes, self.status, self.error_type, self.context)
+            http_metrics.leave(*self.active)
         self.error = None  # its traceback refers to this exchange
 
-    def answer(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Return `body` if it is complete or a file that the server sends by itself, else this exchange with it."""
+    def wrap(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Return `body` if it is complete or a file that the server sends itself, else this exchange around it."""
         file_wrapper = self.environ.get("wsgi.file_wrapper")
         is_file = isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
         if self.is_complete or is_file or isinstance(body, (list, tuple)):
@@ -235,8 +235,8 @@ class Exchange:
             return body
         self.body = body
         lengths = [int(value) for name, value in self.headers if name.lower() == "content-length" and value.isdecimal()]
-        self.left = lengths[0] if lengths else 0  # bytes; never 0 again where the application does not say how many
-        self.run = contextvars.copy_context().run  # the body runs with the span and with what the application has set
+        self.remaining = lengths[0] if lengths else 0  # bytes; without Content-Length it only gets negative
+        self.run = contextvars.copy_context().run  # the body runs with the span and the application's context variables
         return self
 
     def __iter__(self) -> Iterator[bytes]:
@@ -254,20 +254,20 @@ class Exchange:
             raise
         if part:
             self.is_sent = True
-            self.left -= len(part)
-            if self.left == 0:
+            self.remaining -= len(part)
+            if self.remaining == 0:
                 self.end()
         return part
 
     def close(self) -> None:
-        """Close the body: the server calls this when it ends or the client disconnects."""
+        """Close the body. The server calls this at its end or when the client disconnects."""
         try:
             if close := getattr(self.body, "close", None):
                 self.run(close)
         except BaseException as error:
             self.crash(error)
             raise
-        if not self.is_over:
+        if not self.is_ended:
             (self.span or self.begin()).add_event("client disconnected")
         self.end()
 
@@ -275,8 +275,8 @@ class Exchange:
 current: Final[contextvars.ContextVar[Exchange | None]] = contextvars.ContextVar("exchange", default=None)
 
 
-def matched(app: flask.Flask, **_: Any) -> None:
-    """Start the span and make it current, once Flask has matched the route."""
+def start_span(app: flask.Flask, **_: Any) -> None:
+    """Start the span and make it current, after Flask has matched the route."""
     exchange = current.get()
     if exchange is not None and exchange.span is None:
         rule = flask.request.url_rule
@@ -287,20 +287,20 @@ def matched(app: flask.Flask, **_: Any) -> None:
             exchange.middleware.request_hook(span, exchange.environ)
 
 
-def failed(app: flask.Flask, exception: BaseException, **_: Any) -> None:
-    """Record the exception for which Flask answers 500."""
+def record_exception(app: flask.Flask, exception: BaseException, **_: Any) -> None:
+    """Record the exception for which Flask returns 500."""
     if (exchange := current.get()) is not None:
         exchange.record(exception)
 
 
-def finished(app: flask.Flask, response: flask.Response, **_: Any) -> None:
-    """Tell a complete body from a streamed one."""
+def check_streaming(app: flask.Flask, response: flask.Response, **_: Any) -> None:
+    """Record whether the body is complete or streamed."""
     if (exchange := current.get()) is not None:
         exchange.is_complete = not response.is_streamed
 
 
 SIGNALS: Final = (
-    (flask.request_started, matched),
-    (flask.got_request_exception, failed),
-    (flask.request_finished, finished),
+    (flask.request_started, start_span),
+    (flask.got_request_exception, record_exception),
+    (flask.request_finished, check_streaming),
 )

@@ -1,11 +1,11 @@
-"""What the fixture `spans` of traced-flask's pytest plugin returns.
+"""The object that the `spans` fixture of traced-flask's pytest plugin returns.
 
     def test_the_list_of_activities_is_traced(client, spans):
         client.get("/api/activities")
         assert spans.named("list-activities").attributes["app.result_length"] == 3
 
-The fixture itself is in `pytest_traced_flask`: importing this package changes the environment, which must not happen in
-projects that do not use it.
+The fixture itself is in `pytest_traced_flask`, because importing this package changes the environment, which must not
+happen in projects that do not use it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 
 class Spans:
-    """The spans that ended since the test started, in the order in which they ended."""
+    """The spans that have ended since the test started, in this order."""
 
     def __init__(self, exporter: InMemorySpanExporter) -> None:
         self._exporter = exporter
 
     def all(self) -> list[ReadableSpan]:
-        """All of them."""
+        """Return all spans."""
         return list(self._exporter.get_finished_spans())
 
     def names(self) -> list[str]:
-        """Their names."""
+        """Return the names of all spans."""
         return [span.name for span in self.all()]
 
     def named(self, name: str) -> ReadableSpan:
-        """The one span of that name. Raises AssertionError, which lists the names, if there is not exactly one."""
-        found = [span for span in self.all() if span.name == name]
-        assert len(found) == 1, f"{len(found)} spans are named {name!r}, of {self.names()}"  # noqa: S101
-        return found[0]
+        """Return the only span with this name. Raises AssertionError, with all names, if there is not exactly one."""
+        matching = [span for span in self.all() if span.name == name]
+        assert len(matching) == 1, f"{len(matching)} spans are named {name!r}, of {self.names()}"  # noqa: S101
+        return matching[0]
 
     def __len__(self) -> int:
         return len(self.all())
@@ -54,7 +54,7 @@ def _exporter_of(provider: TracerProvider) -> InMemorySpanExporter:
 
 
 def recorded_spans() -> Iterator[Spans]:
-    """The fixture's work: record what the global TracerProvider traces, after setting one if none is set."""
+    """Record the spans of the global TracerProvider; set one if there is none."""
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         trace.set_tracer_provider(provider := TracerProvider())

@@ -1,4 +1,4 @@
-"""Query strings contain tokens and names: they are redacted in every attribute that would contain them."""
+"""Redacts query strings, which can contain tokens and personal data, in all attributes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import requests
 from opentelemetry.trace import Span
 
 REDACTED: Final = "REDACTED"
-WITH_QUERY: Final = ("url.full", "http.url", "http.target")
-URL: Final = re.compile(r"(\burl: [^\s?]*\?)\S*")  # as messages of requests and urllib3 have it
+URL_ATTRIBUTES: Final = ("url.full", "http.url", "http.target")
+URL: Final = re.compile(r"(\burl: [^\s?]*\?)\S*")  # as in messages of requests and urllib3
 
 
 def redact(span: Span) -> None:
-    """Redact the query in the attributes of `span`, by their stable and their older names."""
+    """Redact the query in the attributes of `span`, under their stable and older names."""
     attributes: Mapping[str, Any] = getattr(span, "attributes", None) or {}
-    for name in WITH_QUERY:
+    for name in URL_ATTRIBUTES:
         before, mark, _ = str(attributes.get(name, "")).partition("?")
         if mark:
             span.set_attribute(name, f"{before}?{REDACTED}")
@@ -26,7 +26,7 @@ def redact(span: Span) -> None:
 
 
 def redact_query(span: Span, request: requests.PreparedRequest) -> None:
-    """Redact the query of an outgoing request: a request hook.
+    """Request hook that redacts the query of an outgoing request.
 
     Example:
         RequestsInstrumentor().instrument(request_hook=redact_query)
@@ -36,8 +36,8 @@ def redact_query(span: Span, request: requests.PreparedRequest) -> None:
 
 
 def redact_urls(text: str) -> str:
-    """Redact the query of each URL in the message or the traceback of an exception of `requests`.
+    """Redact the query of each URL in the message or traceback of an exception from `requests`.
 
-    `Max retries exceeded with url: /path?token=...` would otherwise show what `redact_query` hides.
+    Otherwise `Max retries exceeded with url: /path?token=...` would reveal what `redact_query` hides.
     """
     return URL.sub(rf"\g<1>{REDACTED}", text) if "url: " in text else text

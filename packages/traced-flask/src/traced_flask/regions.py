@@ -1,4 +1,4 @@
-"""Honeycomb's addresses: where telemetry is sent to, and where a person looks at it.
+"""Honeycomb's addresses: of the API and of the web pages.
 
 https://docs.honeycomb.io/get-started/basics/honeycomb/regions
 """
@@ -28,18 +28,18 @@ REGIONS: Final = (US, EU)
 
 
 def api_endpoint() -> str:
-    """The address of the API: HONEYCOMB_API_ENDPOINT, such as Refinery's or a test's, else the project's, else US."""
-    return (own("HONEYCOMB_API_ENDPOINT") or _of_project() or US.api).rstrip("/")
+    """Return the API's address: HONEYCOMB_API_ENDPOINT (such as Refinery's), else the project's, else US."""
+    return (own("HONEYCOMB_API_ENDPOINT") or _project_endpoint() or US.api).rstrip("/")
 
 
 def region_of(api: str) -> Region:
-    """The region whose API is at `api`. Where that is not Honeycomb's: the project's region, else US."""
+    """Return the region whose API is at `api`. If that is not Honeycomb's, the project's region, else US."""
     by_api = {region.api: region for region in REGIONS}
-    return by_api.get(api) or by_api.get(_of_project() or "") or US
+    return by_api.get(api) or by_api.get(_project_endpoint() or "") or US
 
 
-def _of_project() -> str | None:
-    """`honeycomb-api-endpoint` in `[tool.traced-flask]` of the current directory's pyproject.toml."""
+def _project_endpoint() -> str | None:
+    """Return `honeycomb-api-endpoint` of `[tool.traced-flask]` in the current directory's pyproject.toml."""
     try:
         table = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["traced-flask"]
         return str(table["honeycomb-api-endpoint"]).rstrip("/")
@@ -48,14 +48,14 @@ def _of_project() -> str | None:
 
 
 def page(pages: str, team: str, environment: str | None, *parts: str) -> str:
-    """The address of a page of a team's environment. Classic teams have none.
+    """Return the URL of a page in a team's environment. Classic teams have no environments.
 
     https://docs.honeycomb.io/investigate/collaborate/share-trace
     """
-    of_environment = ["environments", environment] if environment else []
-    return "/".join([pages, *(quote(part, safe="") for part in (team, *of_environment, *parts))])
+    environment_parts = ["environments", environment] if environment else []
+    return "/".join([pages, *(quote(part, safe="") for part in (team, *environment_parts, *parts))])
 
 
 def dataset_slug(service_name: str) -> str:
-    """What the dataset of a service is called in an address."""
+    """Return the name of a service's dataset in URLs."""
     return re.sub(r"[^a-z0-9_.~]+", "-", service_name.strip().lower())

@@ -1,4 +1,4 @@
-"""A request and its headers as attributes, by the stable HTTP semantic conventions.
+"""Converts a request and its headers to attributes, by the stable HTTP semantic conventions.
 
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
 """
@@ -34,30 +34,30 @@ from opentelemetry.util.http import (
 
 from traced_flask.redaction import REDACTED
 
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})  # the usual, looked up fast
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})  # common, for a fast lookup
 USER_AGENT_SYNTHETIC_TYPE: Final = "user_agent.synthetic.type"  # still in development: no stable constant
 
 synthetic_type = functools.lru_cache(maxsize=256)(detect_synthetic_user_agent)
 
 
-def text(raw: str) -> str:
-    """Decode a path of WSGI, which is bytes read as Latin-1, as UTF-8; U+FFFD stands for what is not UTF-8."""
+def decode_path(raw: str) -> str:
+    """Decode a WSGI path (UTF-8 bytes decoded as Latin-1). U+FFFD replaces invalid UTF-8."""
     return raw if raw.isascii() else raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def path_of(environ: WSGIEnvironment) -> str:
-    """The path of the request with the mount point."""
-    return text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+    """Return the path of the request, including the mount point."""
+    return decode_path(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
 
 
 def method_of(environ: WSGIEnvironment) -> str:
-    """The method in upper case, or `_OTHER` for one that is not known."""
+    """Return the method in upper case, or `_OTHER` if it is unknown."""
     method: str = environ.get("REQUEST_METHOD", "")
     return method if method in METHODS else sanitize_method(method.strip())
 
 
-def port_in(value: Any) -> int | None:
-    """A port number; None where `value` is none."""
+def parse_port(value: Any) -> int | None:
+    """Return `value` as a port number, or None if it is not one."""
     try:
         port = int(value)
     except (TypeError, ValueError):
@@ -67,14 +67,14 @@ def port_in(value: Any) -> int | None:
 
 @functools.lru_cache(maxsize=256)
 def split_host(host: str) -> tuple[str, int | None]:
-    """Split a Host header into the host, without the brackets of IPv6, and the port, if there is one."""
+    """Split a Host header into the host, without IPv6 brackets, and the port, if any."""
     name, colon, digits = host.rpartition(":")
-    port = port_in(digits) if colon else None
+    port = parse_port(digits) if colon else None
     return (host if port is None else name).strip("[]"), port
 
 
 def describe(environ: WSGIEnvironment, rule: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the name and the attributes of the span of a request; `rule` is the route that Flask has matched."""
+    """Return the name and attributes of a request's span. `rule` is the route that Flask matched."""
     get = environ.get
     method, original = method_of(environ), get("REQUEST_METHOD", "")
     name = "HTTP" if method == "_OTHER" else method
@@ -86,18 +86,18 @@ def describe(environ: WSGIEnvironment, rule: str | None) -> tuple[str, dict[str,
     if original != method:
         attributes[HTTP_REQUEST_METHOD_ORIGINAL] = original
     if rule is not None:
-        attributes[HTTP_ROUTE] = route = text(get("SCRIPT_NAME", "")) + rule
+        attributes[HTTP_ROUTE] = route = decode_path(get("SCRIPT_NAME", "")) + rule
         name = f"{name} {route}"
     if get("QUERY_STRING"):
         attributes[URL_QUERY] = REDACTED
     port = None
     if host := get("HTTP_HOST"):
         attributes[SERVER_ADDRESS], port = split_host(host)
-    if port := port or port_in(get("SERVER_PORT")):
+    if port := port or parse_port(get("SERVER_PORT")):
         attributes[SERVER_PORT] = port
     if client := get("REMOTE_HOST") or get("REMOTE_ADDR"):
         attributes[CLIENT_ADDRESS] = client
-        if port := port_in(get("REMOTE_PORT")):
+        if port := parse_port(get("REMOTE_PORT")):
             attributes[CLIENT_PORT] = port
     if agent := get("HTTP_USER_AGENT"):
         attributes[USER_AGENT_ORIGINAL] = agent
@@ -109,7 +109,7 @@ def describe(environ: WSGIEnvironment, rule: str | None) -> tuple[str, dict[str,
 
 
 class CapturedHeaders:
-    """Which headers the environment asks for when this is made; `of_requests` and `of_responses` are empty for none."""
+    """The headers to capture, from the environment at creation time, in `of_requests` and `of_responses`."""
 
     def __init__(self) -> None:
         self.of_requests = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST)
@@ -117,12 +117,12 @@ class CapturedHeaders:
         self._sanitized = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS)
 
     def in_request(self, environ: WSGIEnvironment) -> dict[str, list[str]]:
-        """The attributes for the headers of a request."""
+        """Return the attributes for the headers of a request."""
         headers = {name[5:].replace("_", "-"): value for name, value in environ.items() if name.startswith("HTTP_")}
         return get_custom_header_attributes(headers, self.of_requests, self._sanitized, normalise_request_header_name)
 
     def in_response(self, headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-        """The attributes for the headers of a response; values of one name are joined by a comma."""
+        """Return the attributes for the headers of a response. Values of the same name are joined with commas."""
         joined: dict[str, str] = {}
         for name, value in headers:
             key = name.lower()

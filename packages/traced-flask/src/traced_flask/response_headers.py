@@ -6,7 +6,7 @@ from opentelemetry.trace import SpanContext
 
 
 def trace_headers(span: SpanContext) -> list[tuple[str, str]]:
-    """`traceresponse`, which programs read, and `Server-Timing`, which browsers do; nothing where there is no trace.
+    """Return `traceresponse` for programs and `Server-Timing` for browsers; nothing without a trace.
 
     https://www.w3.org/TR/trace-context-2/#trace-context-http-response-headers-format
     """

@@ -1,4 +1,4 @@
-"""Which traces are kept, and the weight with which a receiver counts them."""
+"""Decides which traces are kept, and the weight with which receivers count them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from opentelemetry.util.types import Attributes
 from traced_flask import checks, settings
 from traced_flask.callers import UNDECIDED
 
-RANDOM_BITS: Final = 56  # at the end of a trace id: https://www.w3.org/TR/trace-context-2/#random-trace-id-flag
+RANDOM_BITS: Final = 56  # at the end of a trace ID: https://www.w3.org/TR/trace-context-2/#random-trace-id-flag
 
 
 def sampler() -> Sampler | None:
-    """The sampler that SAMPLE_RATE asks for: with 10, one trace in ten is kept; by default every trace.
+    """Return the sampler for SAMPLE_RATE: 10 keeps one trace in ten; the default keeps every trace.
 
-    None where OTEL_TRACES_SAMPLER is set: `TracerProvider(sampler=None)` follows that.
+    None if OTEL_TRACES_SAMPLER is set, which `TracerProvider(sampler=None)` uses.
     """
     if os.environ.get("OTEL_TRACES_SAMPLER"):
         return None
@@ -32,12 +32,12 @@ def sampler() -> Sampler | None:
 
 
 class ConsistentProbabilitySampler(Sampler):
-    """Keeps one trace in `rate`, each of its spans with the attribute `SampleRate`, by which Honeycomb counts.
+    """Keeps one trace in `rate`. Its spans get the attribute `SampleRate`, by which Honeycomb multiplies counts.
 
-    Where a trace starts, its id decides, so every service decides the same; everywhere else the parent's decision
-    applies. The rate of the service that decided travels in tracestate, as the threshold that OpenTelemetry
-    specifies, and is what counts: a service that keeps one in 10 gives the spans of a trace that another service kept
-    as one in 2 the rate of 2, and those of a trace without a rate, 1.
+    For a root span, the trace ID decides, so all services make the same decision; otherwise the parent's decision
+    applies. tracestate carries the rate of the service that decided, as a threshold that OpenTelemetry specifies, and
+    that rate applies: in a service that keeps one in 10, spans get 2 if another service kept the trace as one in 2, and
+    1 if the trace has no rate.
 
     https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
     https://docs.honeycomb.io/manage-data-volume/sample/sampled-data-in-honeycomb
@@ -45,7 +45,7 @@ class ConsistentProbabilitySampler(Sampler):
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
-        sampled = round((1 << RANDOM_BITS) / rate)  # of all that the random bits can be
+        sampled = round((1 << RANDOM_BITS) / rate)  # out of all values of the random bits
         self._threshold = (1 << RANDOM_BITS) - sampled
         digits = f"{self._threshold:0{RANDOM_BITS // 4}x}".rstrip("0") or "0"
         self._state = TraceState([("ot", f"th:{digits}")]) if rate > 1 else None
@@ -61,7 +61,7 @@ class ConsistentProbabilitySampler(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        """Decide on a span, in a microsecond or two: this is called for every one."""
+        """Decide on a span, in a microsecond or two, since this is called for every span."""
         parent = trace.get_current_span(parent_context).get_span_context()
         if not parent.is_valid or (parent.is_remote and context.get_value(UNDECIDED, parent_context)):
             if trace_id & ((1 << RANDOM_BITS) - 1) < self._threshold:
@@ -83,10 +83,10 @@ class ConsistentProbabilitySampler(Sampler):
 
 @functools.lru_cache(maxsize=256)
 def rate_in(ot: str | None) -> int:
-    """How many traces one stands for, by the threshold `th` in OpenTelemetry's part of tracestate; 1 without one."""
-    found = re.search(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)", ot or "")
-    if found is None:
+    """Return the rate for the threshold `th` in OpenTelemetry's part of tracestate; 1 without a threshold."""
+    match = re.search(r"(?:^|;)th:([0-9a-f]{1,14})(?:;|$)", ot or "")
+    if match is None:
         return 1
-    left_out = int(found[1].ljust(RANDOM_BITS // 4, "0"), 16)
-    rate = round((1 << RANDOM_BITS) / ((1 << RANDOM_BITS) - left_out))
-    return rate if rate <= checks.MAX_RATE else 1  # anyone can send one, and it multiplies what is counted
+    dropped = int(match[1].ljust(RANDOM_BITS // 4, "0"), 16)
+    rate = round((1 << RANDOM_BITS) / ((1 << RANDOM_BITS) - dropped))
+    return rate if rate <= checks.MAX_RATE else 1  # anyone can send a threshold, and it multiplies counts

@@ -1,8 +1,8 @@
-"""The environment variables that are read, checked once, when the package is imported.
+"""Checks the environment variables once, when the package is imported.
 
-OpenTelemetry's SDK and instrumentations read their variables where they need them, some while they are imported.
-A value that they cannot follow ends in an exception, a traceback or silence. `prepare` leaves in the environment only
-what they can follow, and returns one sentence for each value that it changes or that nothing here reads.
+OpenTelemetry's SDK and instrumentations read their variables where they need them, some at import. Invalid values cause
+exceptions, tracebacks or silent failures. `prepare` leaves only valid values in the environment, and returns one
+sentence for each value that it changes or that nothing here reads.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
@@ -19,7 +19,7 @@ from traced_flask.checks import Check, installed, number, one_of, regular_expres
 
 DEFAULTS: Final = {
     "OTEL_SEMCONV_STABILITY_OPT_IN": "http",  # http.request.method, not http.method
-    "OTEL_BSP_SCHEDULE_DELAY": "500",  # ms; what a killed process loses, and what a person waits for
+    "OTEL_BSP_SCHEDULE_DELAY": "500",  # ms; how much a killed process loses, and how long a user waits
     "OTEL_BLRP_SCHEDULE_DELAY": "500",
 }
 SAMPLERS: Final = (
@@ -38,59 +38,59 @@ problems: list[str] = []
 
 
 def own(name: str) -> str | None:
-    """The value of one of this package's own variables without white space around it; None for an empty one."""
+    """Return one of this package's own variables, without surrounding white space; None if it is empty."""
     return os.environ.get(name, "").strip() or None
 
 
 def disabled() -> bool:
-    """Whether OTEL_SDK_DISABLED=true switches telemetry off."""
+    """Return whether OTEL_SDK_DISABLED=true turns telemetry off."""
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def development() -> bool:
-    """Whether Flask runs in debug mode by FLASK_DEBUG, which `flask run --debug` sets."""
-    from flask.helpers import get_debug_flag  # not before `prepare`, which needs nothing of Flask
+    """Return whether Flask runs in debug mode according to FLASK_DEBUG, which `flask run --debug` sets."""
+    from flask.helpers import get_debug_flag  # not at import, since `prepare` runs first
 
     return get_debug_flag()
 
 
 def prepare(environ: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Make `environ` follow the specification, and return a sentence for each value that is changed or ignored.
+    """Make `environ` valid, and return a sentence for each value that is changed or ignored.
 
-    An empty variable counts as unset, as the specification says: it is removed.
+    Empty variables are removed, because the specification treats them as unset.
     """
-    found: list[str] = []
+    messages: list[str] = []
 
-    def follow(name: str, check: Check) -> None:
-        usable, wrong = check(environ[name].strip())
-        found.extend(f"{name} {each}." for each in wrong)
+    def apply(name: str, check: Check) -> None:
+        usable, item_problems = check(environ[name].strip())
+        messages.extend(f"{name} {item}." for item in item_problems)
         if usable is None:
             del environ[name]
         elif usable != environ[name]:
             environ[name] = usable
 
-    for name in sorted(each for each in environ if each.startswith("OTEL_") or each == "SAMPLE_RATE"):
+    for name in sorted(item for item in environ if item.startswith("OTEL_") or item == "SAMPLE_RATE"):
         if not environ[name].strip():
             del environ[name]
         elif check := next((check for names, check in CHECKS if re.fullmatch(names, name)), None):
-            follow(name, check)
+            apply(name, check)
     if "OTEL_TRACES_SAMPLER" in environ and "SAMPLE_RATE" in environ:
-        found.append("SAMPLE_RATE has no effect; OTEL_TRACES_SAMPLER is used.")
+        messages.append("SAMPLE_RATE has no effect; OTEL_TRACES_SAMPLER is used.")
     if environ.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio"):
         environ.setdefault("OTEL_TRACES_SAMPLER_ARG", "1")
-        follow("OTEL_TRACES_SAMPLER_ARG", number(0, 1, 1))
+        apply("OTEL_TRACES_SAMPLER_ARG", number(0, 1, 1))
     for processor in ("OTEL_BSP", "OTEL_BLRP"):
         size, queue = f"{processor}_MAX_EXPORT_BATCH_SIZE", f"{processor}_MAX_QUEUE_SIZE"
-        room = int(environ.get(queue, 2048))
-        if int(environ.get(size, 512)) > room:
+        limit = int(environ.get(queue, 2048))
+        if int(environ.get(size, 512)) > limit:
             if size in environ:
-                found.append(f"{size} is more than {queue}; {room} is used.")
-            environ[size] = str(room)
+                messages.append(f"{size} is more than {queue}; {limit} is used.")
+            environ[size] = str(limit)
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
-    if "OTEL_PROPAGATORS" in environ:  # last, since this may import OpenTelemetry
-        follow("OTEL_PROPAGATORS", checks.propagators)
-    return found
+    if "OTEL_PROPAGATORS" in environ:  # last, because this may import OpenTelemetry
+        apply("OTEL_PROPAGATORS", checks.propagators)
+    return messages
 
 
 BOOLEAN: Final = one_of("true", "false", default="false")
@@ -113,8 +113,8 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("OTEL_B(SP|LRP)_MAX_EXPORT_BATCH_SIZE", whole_number(1, 512)),
     ("OTEL_((SPAN|EVENT|LINK|LOGRECORD)_)?ATTRIBUTE_(COUNT|VALUE_LENGTH)_LIMIT", whole_number(0)),
     ("OTEL_SPAN_(EVENT|LINK)_COUNT_LIMIT", whole_number(0, 128)),
-    ("OTEL_METRIC_EXPORT_INTERVAL", number(0, checks.LARGEST, 60_000, " of milliseconds")),
-    ("OTEL_METRIC_EXPORT_TIMEOUT", number(0, checks.LARGEST, 30_000, " of milliseconds")),
+    ("OTEL_METRIC_EXPORT_INTERVAL", number(0, checks.MAX_INT, 60_000, " of milliseconds")),
+    ("OTEL_METRIC_EXPORT_TIMEOUT", number(0, checks.MAX_INT, 30_000, " of milliseconds")),
     ("OTEL_METRICS_EXEMPLAR_FILTER", one_of("trace_based", "always_on", "always_off", default="trace_based")),
     (
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
@@ -127,7 +127,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("OTEL_EXPORTER_OTLP_ENDPOINT", checks.base_address),
     ("OTEL_EXPORTER_OTLP_(TRACES|LOGS|METRICS)_ENDPOINT", checks.address),
     (f"OTEL_EXPORTER_OTLP_{SIGNAL}HEADERS", checks.headers),
-    # The specification has milliseconds; Python's exporters have always read seconds.
+    # The specification uses milliseconds, but Python's exporters read seconds.
     (f"OTEL_EXPORTER_OTLP_{SIGNAL}TIMEOUT", number(0, 600, 10, " of seconds")),
     (f"OTEL_EXPORTER_OTLP_{SIGNAL}COMPRESSION", one_of("none", "gzip", "deflate", default="none")),
     (f"OTEL_EXPORTER_OTLP_{SIGNAL}PROTOCOL", one_of("http/protobuf", default="http/protobuf")),

@@ -1,4 +1,4 @@
-"""The shutdown of telemetry when a process ends: it is delivered, within a time limit."""
+"""Delivers telemetry within a time limit when the process exits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Provider(Protocol):
 
 
 def shutdown_at_exit(*providers: Provider) -> None:
-    """Shut `providers` down when the process ends, all at the same time and in 3 seconds at most.
+    """Shut down `providers` when the process exits, all at the same time and in at most 3 seconds.
 
-    That bound is for OpenTelemetry's own exporters and metric readers too: one that takes longer is abandoned. The
+    The limit also applies to OpenTelemetry's own exporters and metric readers: one that takes longer is abandoned. The
     providers' own exit handlers, which take up to 30 seconds each, are removed.
     """
     for provider in providers:
@@ -39,24 +39,24 @@ def shutdown_at_exit(*providers: Provider) -> None:
 
 
 def shutdown(seconds: float = SHUTDOWN_TIMEOUT, in_outage: float | None = None) -> None:
-    """Do now what `shutdown_at_exit` does at the end.
+    """Shut down now the providers of `shutdown_at_exit`.
 
-    All together take up to `seconds`, and deliveries to a destination in an outage up to `in_outage`.
+    Together they take at most `seconds`; deliveries to a destination in an outage take at most `in_outage`.
     """
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     start_shutdown(seconds - MARGIN, in_outage)
-    detach()  # what is logged from now on could not be sent
+    detach()  # later records could not be sent
     providers, _shutdowns[:] = _shutdowns[:], []
-    for each in providers:
-        each.begin()
-    for each in providers:
-        each.wait(until)
+    for item in providers:
+        item.begin()
+    for item in providers:
+        item.wait(deadline)
 
 
 class Shutdown:
     """The shutdown of one provider, in a thread that can be abandoned.
 
-    The thread starts at once and waits: since Python 3.12 a process that is ending starts none.
+    The thread starts in advance and waits, because since Python 3.12, no thread starts during shutdown.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -65,12 +65,12 @@ class Shutdown:
 
     def _start(self) -> None:
         self._pid = os.getpid()
-        self._asked = threading.Event()
+        self._requested = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry-shutdown", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        self._asked.wait()
+        self._requested.wait()
         self._provider.shutdown()
 
     def begin(self) -> None:
@@ -79,43 +79,43 @@ class Shutdown:
                 self._start()
         except RuntimeError:
             self._provider.shutdown()
-        self._asked.set()
+        self._requested.set()
 
-    def wait(self, until: float) -> None:
-        """Wait for its end, until then on time.monotonic()."""
-        with contextlib.suppress(RuntimeError):  # it could not be started
-            self._thread.join(max(0.0, until - time.monotonic()))
+    def wait(self, deadline: float) -> None:
+        """Wait for the end of the shutdown, at most until `deadline` on time.monotonic()."""
+        with contextlib.suppress(RuntimeError):  # the thread could not be started
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
 
 _shutdowns: list[Shutdown] = []
-_exits_until = float("-inf")  # on time.monotonic()
+_exit_deadline = float("-inf")  # on time.monotonic()
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end the process as `sys.exit` does, so that telemetry is delivered, unless it has a handler.
+    """Make SIGTERM exit through `sys.exit`, so that telemetry is delivered, unless it already has a handler.
 
-    A process that `multiprocessing` has started is left alone: its parent ends it with SIGTERM, and then waits for it.
+    Processes that `multiprocessing` has started keep the default, since their parent sends SIGTERM and waits.
     """
-    is_main = threading.current_thread() is threading.main_thread() and not _is_of_multiprocessing()
+    is_main = threading.current_thread() is threading.main_thread() and not _is_multiprocessing_child()
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):  # in a subinterpreter
             signal.signal(signal.SIGTERM, _exit)
 
 
-def _is_of_multiprocessing() -> bool:
+def _is_multiprocessing_child() -> bool:
     return multiprocessing.current_process().name != "MainProcess"  # `parent_process` is set later
 
 
 def _exit(signum: int, frame: FrameType | None) -> None:
-    """Exit with the status that a shell reports for a process that the signal ended.
+    """Exit with the status that shells report for a process ended by the signal.
 
-    Another signal would interrupt the exit, so it is ignored, for 3 seconds at most.
+    Another signal would interrupt the exit, so it is ignored for at most 3 seconds.
     """
-    global _exits_until
-    if _is_of_multiprocessing():  # forked, with this handler
+    global _exit_deadline
+    if _is_multiprocessing_child():  # forked, with this handler
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
     now = time.monotonic()
-    if now >= _exits_until and not is_shutting_down():
-        _exits_until = now + SHUTDOWN_TIMEOUT
+    if now >= _exit_deadline and not is_shutting_down():
+        _exit_deadline = now + SHUTDOWN_TIMEOUT
         sys.exit(128 + signum)

@@ -1,4 +1,4 @@
-"""A connection with one deadline for everything, through a proxy if the environment names one."""
+"""A connection with a single deadline, through a proxy if the environment sets one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ResponseTooLong(Exception):
 
 
 class Unreachable(Exception):
-    """Why there is no connection, in a sentence that may be logged."""
+    """There is no connection. The message may be logged."""
 
 
 class Wire:
-    """What `http.client` uses of a socket: each operation ends at the deadline, and a response has a size limit."""
+    """A socket for `http.client` whose operations end at the deadline and whose responses have a size limit."""
 
     MAX_RESPONSE: Final = 64 * 1024  # bytes, with its headers
 
@@ -36,18 +36,18 @@ class Wire:
         self.renew(deadline)
 
     def renew(self, deadline: float) -> None:
-        """Start another request, which ends at `deadline` (on time.monotonic())."""
+        """Start a new request that ends at `deadline` (on time.monotonic())."""
         self.deadline = deadline
         self.unread = self.MAX_RESPONSE
 
     def sendall(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
+        unsent = memoryview(data)
+        while unsent:
             self.sock.settimeout(remaining(self.deadline))
-            left = left[self.sock.send(left) :]
+            unsent = unsent[self.sock.send(unsent) :]
 
     def readable(self) -> bool:
-        """Whether there is something to read: a response, or the end of the connection."""
+        """Return whether there is something to read: a response or the end of the connection."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.sock, selectors.EVENT_READ)
             return bool(selector.select(0))
@@ -60,7 +60,7 @@ class Wire:
 
 
 class WireReader(io.RawIOBase):
-    """The response that arrives over a wire."""
+    """Reads a response from a wire."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -78,24 +78,24 @@ class WireReader(io.RawIOBase):
 
 
 def remaining(deadline: float) -> float:
-    """Seconds until `deadline`, more than 0. Raises TimeoutError after it."""
-    if (left := deadline - time.monotonic()) > 0:
-        return left
+    """Return the seconds until `deadline`. Raises TimeoutError after it."""
+    if (seconds := deadline - time.monotonic()) > 0:
+        return seconds
     raise TimeoutError
 
 
 @dataclasses.dataclass(frozen=True)
 class Proxy:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names. `url` may contain a password."""
+    """The proxy from HTTP_PROXY, HTTPS_PROXY or ALL_PROXY. `url` may contain a password."""
 
     url: str = dataclasses.field(repr=False)
     PORTS: ClassVar = {"http": 80, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 
     @classmethod
     def of(cls, url: str) -> Self | None:
-        """The proxy on the way to `url`, by the rules of `requests`. There is none on the way to this machine.
+        """Return the proxy for `url`, by the rules of `requests`; None for this machine.
 
-        Raises `Unreachable` for one that is not supported.
+        Raises `Unreachable` if the proxy is not supported.
         """
         host = urlsplit(url).hostname or ""
         if is_loopback(host):
@@ -103,10 +103,10 @@ class Proxy:
         proxy = select_proxy(url, get_environ_proxies(url, no_proxy=None))
         if not proxy:
             return None
-        found = cls(proxy if "://" in proxy else f"http://{proxy}")
+        result = cls(proxy if "://" in proxy else f"http://{proxy}")
         try:
-            if found.host and found.port:
-                return found
+            if result.host and result.port:
+                return result
         except (KeyError, ValueError):
             pass
         raise Unreachable(
@@ -124,12 +124,12 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        default, given = self.PORTS[self.scheme], urlsplit(self.url).port
-        return default if given is None else given
+        default, port = self.PORTS[self.scheme], urlsplit(self.url).port
+        return default if port is None else port
 
     @property
     def forwards(self) -> bool:
-        """Whether it speaks HTTP: it then forwards requests itself, where they need no TLS."""
+        """Whether it is an HTTP proxy, which forwards requests without TLS itself."""
         return self.scheme == "http"
 
     @property
@@ -145,7 +145,7 @@ class Proxy:
         return {"proxy-authorization": "Basic " + b64encode(user.encode()).decode()}
 
     def connect(self, host: str, port: int, deadline: float, tunnel: bool) -> socket.socket:
-        """A connection to the proxy, and with `tunnel` through it to `host`. Raises `Unreachable`."""
+        """Connect to the proxy and, with `tunnel`, through it to `host`. Raises `Unreachable`."""
         if not self.forwards:
             return self._connect_socks(host, port, deadline)
         try:
@@ -164,27 +164,27 @@ class Proxy:
 
     def _tunnel(self, sock: socket.socket, host: str, port: int, deadline: float) -> None:
         """https://www.rfc-editor.org/rfc/rfc9110#name-connect"""
-        to = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        lines = [f"CONNECT {to} HTTP/1.1", f"host: {to}", *(f"{name}: {v}" for name, v in self.headers().items())]
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}", *(f"{k}: {v}" for k, v in self.headers().items())]
         wire = Wire(sock, deadline)
         try:
             wire.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
-            answer = http.client.HTTPResponse(wire, method="CONNECT")  # type: ignore[arg-type]
-            answer.begin()
+            response = http.client.HTTPResponse(wire, method="CONNECT")  # type: ignore[arg-type]
+            response.begin()
         except (OSError, http.client.HTTPException, ResponseTooLong):
             raise Unreachable(
                 f"the proxy {self.name} does not respond like a proxy. Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
             ) from None
-        if answer.status != 200:
-            raise Unreachable(f"the proxy {self.name} does not let it through ({answer.status}). Check HTTPS_PROXY")
+        if response.status != 200:
+            raise Unreachable(f"the proxy {self.name} does not let it through ({response.status}). Check HTTPS_PROXY")
 
     def _connect_socks(self, host: str, port: int, deadline: float) -> socket.socket:
         try:
-            import socks  # type: ignore[import-untyped]  # PySocks, if the user has installed it
+            import socks  # type: ignore[import-untyped]  # PySocks is optional
         except ImportError:
             raise Unreachable(
-                f"the proxy {self.name} speaks SOCKS, for which the package PySocks is not installed. "
-                "Install it, or name the receiver in NO_PROXY"
+                f"the proxy {self.name} uses SOCKS, which needs the package PySocks. "
+                "Install it, or add the receiver to NO_PROXY"
             ) from None
         parts = urlsplit(self.url)
         try:
@@ -198,13 +198,13 @@ class Proxy:
                 proxy_username=unquote(parts.username) if parts.username else None,
                 proxy_password=unquote(parts.password) if parts.password else None,
             )
-        except OSError:  # PySocks' errors are
+        except OSError:  # includes PySocks' errors
             raise Unreachable(f"the proxy {self.name} did not connect. Check ALL_PROXY and NO_PROXY") from None
         return connected
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine."""
+    """Return whether `host` is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -215,10 +215,10 @@ def is_loopback(host: str) -> bool:
 
 
 def connect(host: str, port: int, deadline: float) -> socket.socket:
-    """A connection to the first address of `host` that accepts one. Each has an equal share of the time."""
+    """Connect to the first address of `host` that accepts. Each address gets an equal share of the time."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
-        last = number == len(addresses) - 1
+        is_last = number == len(addresses) - 1
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(remaining(deadline) / (len(addresses) - number))
@@ -227,7 +227,7 @@ def connect(host: str, port: int, deadline: float) -> socket.socket:
             return sock
         except OSError:
             sock.close()
-            if last:
+            if is_last:
                 raise
     raise OSError("no address")
 
@@ -235,14 +235,14 @@ def connect(host: str, port: int, deadline: float) -> socket.socket:
 def open_wire(
     host: str, port: int, deadline: float, proxy: Proxy | None, tls: Callable[[], ssl.SSLContext] | None
 ) -> Any:
-    """A wire to `host`, with TLS if `tls` creates its context. Raises OSError or `Unreachable`."""
+    """Open a wire to `host`, with TLS if `tls` is given. Raises OSError or `Unreachable`."""
     context = tls() if tls else None
     tunnel = context is not None
     sock = proxy.connect(host, port, deadline, tunnel) if proxy else connect(host, port, deadline)
     if context is None:
         return Wire(sock, deadline)
     try:
-        sock.settimeout(remaining(deadline))  # of the handshake as a whole
+        sock.settimeout(remaining(deadline))  # for the complete handshake
         return Wire(context.wrap_socket(sock, server_hostname=host), deadline)
     except BaseException:
         sock.close()
