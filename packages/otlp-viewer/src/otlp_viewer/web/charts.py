@@ -2,7 +2,7 @@
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,9 @@ MOST_LINES = 20
 """Lines after the first FIRST_LINES are hidden until the legend is expanded."""
 FEWEST_COLUMNS = 12
 MOST_ALONE = 0.1
-"""Where more values of the lines than this share have no neighbor, each stands for a longer time."""
+"""If a larger share of values has no neighbor, each value covers a longer time."""
+
+Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def _grid(
 
 
 def step_of_lines(answer: Answer, axis: Axis) -> float:
-    """Return the seconds that a value of a line stands for: those of a column, or more where few have neighbors."""
+    """Return the seconds that a value of a line covers: one column, or more if few values have neighbors."""
     keys = {group.key for group in answer.groups[:MOST_LINES]}
     points = [(point.key, point.time) for point in answer.series if point.key in keys]
     longest = axis.columns * axis.step / FEWEST_COLUMNS
@@ -155,8 +157,8 @@ def lines(answer: Answer, calculation: Calculation, axis: Axis) -> Lines | None:
     return Lines(calculation.name, result, [Mark(y_of(value), value) for value in marks])
 
 
-def _path(values: Mapping[int, float], axis: Axis, y_of: Any) -> tuple[str, list[tuple[float, float]]]:
-    """Return a path through values in columns side by side, and dots for those that stand alone or in twos."""
+def _path(values: Mapping[int, float], axis: Axis, y_of: Scale) -> tuple[str, list[tuple[float, float]]]:
+    """Return a path through values in adjacent columns, and dots for isolated values and pairs."""
     starts = {period.first for period in axis.periods}
     runs: list[list[tuple[float, float]]] = []
     last = -2
