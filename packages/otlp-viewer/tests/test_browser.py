@@ -584,6 +584,22 @@ def test_a_trace_takes_in_spans_that_come_later(empty: str, page: Any) -> None:
     page.locator("#tree .row", has_text="2 logs").wait_for()
 
 
+def test_a_search_takes_in_spans_and_logs_that_come_later(empty: str, page: Any) -> None:
+    shop = traffic.Shop(traffic.Sender(8), 8)
+    root = shop.sender.span("gateway", "GET /later", time.time() - 1, 0.5)
+    shop.sender.send(empty)
+    page.goto(f"{empty}/traces/{root.get_span_context().trace_id:032x}?search=mail")
+    page.locator("#hits", has_text="0 matches").wait_for()
+    sent = shop.sender.span("email", "send mail", time.time() - 0.4, 0.1, root)
+    shop.sender.log("email", time.time(), "ERROR", "No such mailbox", sent)
+    shop.sender.send(empty)
+    has_count(page.locator("#tree .row.hit", has_text="send mail"), 1)
+    has_count(page.locator("#logs .log.hit"), 1)
+    page.locator("#hits", has_text="1 match").wait_for()
+    page.keyboard.press("n")
+    details(page, "send mail")
+
+
 def test_a_trace_is_incomplete_until_its_root_is_there(empty: str, page: Any) -> None:
     now = time.time_ns()
     ids = {"traceId": "ab" * 16, "kind": 2, "startTimeUnixNano": now, "endTimeUnixNano": now + 10**6}
