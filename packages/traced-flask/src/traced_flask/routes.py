@@ -1,9 +1,9 @@
-"""Where telemetry goes, and the sentence that says so.
+"""Selects where telemetry goes, and announces it.
 
-1. To the receiver that the standard variables OTEL_EXPORTER_OTLP_* name, if they do.
+1. To the receiver that the standard variables OTEL_EXPORTER_OTLP_* set, if any.
 2. Otherwise to Honeycomb, with an API key: HONEYCOMB_API_KEY, HONEYCOMB_API_KEY_FILE or, in development, .env.
-3. In development to the viewer as well, if VIEWER_ENDPOINT names one.
-4. Otherwise nowhere, and a warning says what to do.
+3. In development, also to the viewer, if VIEWER_ENDPOINT is set.
+4. Otherwise nowhere, with a warning that explains what to do.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from traced_flask.wire import is_loopback
 
 logger = logging.getLogger(__name__)
 
-SIGNALS: Final = {"traces": "otlp", "logs": "otlp", "metrics": "none"}  # and the default exporters
+SIGNALS: Final = {"traces": "otlp", "logs": "otlp", "metrics": "none"}  # with the default exporters
 MAX_TIMEOUT: Final = 600.0  # seconds
-WHAT_TO_DO: Final = "Set HONEYCOMB_API_KEY, or OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_SDK_DISABLED=true"
+ADVICE: Final = "Set HONEYCOMB_API_KEY, or OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_SDK_DISABLED=true"
 
 Compression = Literal["gzip", "deflate"]
 
 
 def without_credentials(url: str) -> str:
-    """`url` without user, password, path and query, which may be secret."""
+    """Return `url` without user, password, path and query, which may be secret."""
     if not is_address(url):
         return "an invalid address"
     parts = urlsplit(url)
@@ -50,50 +50,50 @@ def without_credentials(url: str) -> str:
 
 
 def service_name() -> str:
-    """The service's name, from the global TracerProvider's resource, else from the environment."""
+    """Return the service name from the global TracerProvider's resource, or else from the environment."""
     resource = getattr(trace.get_tracer_provider(), "resource", None) or OTELResourceDetector().detect()
     return str(resource.attributes.get("service.name") or "unknown_service")
 
 
 class Routes:
-    """The destinations of each signal, by the environment at the time of creation."""
+    """The destinations of each signal, from the environment at creation time."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self._api = ""
         self.account: Account | None = None  # in development, where traces go to Honeycomb
         self._endpoints: dict[str, dict[str, Endpoint]] = {}  # by destination, then by signal
-        self._waiting: str | None = None  # for a key
+        self._waiting: str | None = None  # the destination that waits for a key
         signals = [signal for signal, default in SIGNALS.items() if "otlp" in _exporters(signal, default)]
         self._add_honeycomb([signal for signal in signals if not self._add_standard(signal)])
         self._add_viewer(signals)
         self._signals = signals
 
     def to(self, signal: str) -> dict[str, Endpoint]:
-        """Where `signal` goes: an endpoint for each destination."""
-        return {name: each[signal] for name, each in self._endpoints.items() if signal in each}
+        """Return the endpoints of `signal`, by destination."""
+        return {name: by_signal[signal] for name, by_signal in self._endpoints.items() if signal in by_signal}
 
     def deliveries(self) -> dict[str, Delivery]:
-        """A new delivery for each destination, by the destination's name."""
+        """Create a delivery for each destination, by its name."""
         return {name: _delivery(Destination(name, endpoints)) for name, endpoints in self._endpoints.items()}
 
     def announcement(self) -> tuple[int, str]:
-        """The sentence that says where telemetry goes, and the level of its log line."""
+        """Return the level and text of the log line about where telemetry goes."""
         names = dict.fromkeys(name for name in self._endpoints if name != self._waiting)
         if names:
             sentence = f"Telemetry goes to {' and '.join(names)}"
         elif self._signals:
-            sentence = f"Telemetry goes nowhere. {WHAT_TO_DO}"
+            sentence = f"Telemetry goes nowhere. {ADVICE}"
         else:
             sentence = "Telemetry goes nowhere, as OTEL_TRACES_EXPORTER asks"
-        fine = bool(names or not self._signals) and not self.problems
-        return logging.INFO if fine else logging.WARNING, ". ".join([*self.problems, sentence]) + "."
+        is_valid = bool(names or not self._signals) and not self.problems
+        return logging.INFO if is_valid else logging.WARNING, ". ".join([*self.problems, sentence]) + "."
 
     def _add(self, name: str, signal: str, endpoint: Endpoint) -> None:
         self._endpoints.setdefault(name, {}).setdefault(signal, endpoint)
 
     def _add_standard(self, signal: str) -> bool:
-        """Follow the standard variables; whether they name a receiver for `signal`, even with a wrong address."""
+        """Apply the standard variables. Return whether they set a receiver for `signal`, even an invalid one."""
         if (url := standard_url(signal)) is None:
             return False
         headers = _standard_headers(signal)
@@ -104,7 +104,7 @@ class Routes:
         return True
 
     def _add_honeycomb(self, signals: Sequence[str]) -> None:
-        """Send `signals` to Honeycomb if there is a key; in development, also once there is one."""
+        """Send `signals` to Honeycomb if there is a key or, in development, as soon as there is one."""
         if not signals:
             return
         development = settings.development()
@@ -139,12 +139,12 @@ class Routes:
             self._add(without_credentials(base), signal, endpoint)
 
     def _viewer_trace_headers(self) -> dict[str, str]:
-        """Where Honeycomb shows a trace of this service: the viewer has no key to look it up."""
+        """Tell the viewer, which has no key, the URL of this service's traces in Honeycomb."""
         base = self.honeycomb_traces(service_name())
         return {"x-honeycomb-trace-url": base} if base else {}
 
     def honeycomb_traces(self, service: str) -> str | None:
-        """Where Honeycomb shows the traces of `service`, without the trace id; None until it is known."""
+        """Return the URL of a trace of `service` in Honeycomb without the ID; None until it is known."""
         if self.account is None or (owner := self.account()) is None:
             return None
         pages = regions.region_of(self._api).pages
@@ -160,12 +160,12 @@ _lock = threading.Lock()
 _routes: Routes | None = None
 _deliveries: dict[str, Delivery] = {}
 _explicit: list[str] = []  # destinations of exporters with arguments
-_announced: set[str] = set()  # sentences; a forked process inherits them
+_announced: set[str] = set()  # log lines; forked processes inherit them
 _announced_for_workers = False
 
 
 def routes() -> Routes:
-    """The routes of this process, made once."""
+    """Return the routes of this process, which are created once."""
     global _routes
     if _routes is None:
         with _lock:
@@ -177,7 +177,7 @@ def routes() -> Routes:
 
 
 def deliveries(signal: str) -> Sequence[Delivery]:
-    """Where an exporter of `signal` puts its batches; the same deliveries for all exporters of a process."""
+    """Return the deliveries of `signal`. All exporters of a process share them."""
     if settings.disabled():
         return []
     return [_deliveries[name] for name in routes().to(signal)]
@@ -194,87 +194,87 @@ def explicit(
     client_certificate_file: str | None = None,
     client_key_file: str | None = None,
 ) -> Sequence[Delivery]:
-    """The delivery of an exporter with arguments. What is None comes from the standard variables."""
+    """Return the delivery of an exporter with arguments. The standard variables replace those that are None."""
     url = endpoint or standard_url(signal) or f"http://localhost:4318/v1/{signal}"
-    sent = {**_standard_headers(signal), **{name.lower(): value for name, value in (headers or {}).items()}}
-    given: dict[str, Any] = {
+    all_headers = {**_standard_headers(signal), **{name.lower(): value for name, value in (headers or {}).items()}}
+    options: dict[str, Any] = {
         "timeout": timeout if timeout and 0 < timeout <= MAX_TIMEOUT else None,
         "certificate": certificate_file,
         "client_certificate": client_certificate_file,
         "client_key": client_key_file,
     }
-    to = _endpoint(signal, url, lambda: sent)
-    to = dataclasses.replace(to, **{name: value for name, value in given.items() if value is not None})
+    target = _endpoint(signal, url, lambda: all_headers)
+    target = dataclasses.replace(target, **{name: value for name, value in options.items() if value is not None})
     if compression is not None:
-        to = dataclasses.replace(to, compression=_compression(compression))
+        target = dataclasses.replace(target, compression=_compression(compression))
     name = without_credentials(url)
     _explicit.append(name)
-    return [_delivery(Destination(name, {signal: to}))]
+    return [_delivery(Destination(name, {signal: target}))]
 
 
 def destinations(signal: str) -> list[dict[str, Any]]:
-    """Where `signal` goes, as keyword arguments of OpenTelemetry's own exporters: endpoint, headers and session.
+    """Return the destinations of `signal` as keyword arguments for OpenTelemetry's exporters.
 
-    `signal` is "traces", "logs" or "metrics"; metrics are off until OTEL_METRICS_EXPORTER=otlp. The session reaches
-    this machine without a proxy. The headers contain the current Honeycomb API key: an exporter that is created with
-    them does not notice a new one.
+    `signal` is "traces", "logs" or "metrics"; metrics are off unless OTEL_METRICS_EXPORTER=otlp. The arguments are
+    endpoint, headers and session. The session uses no proxy for this machine. The headers contain the current Honeycomb
+    API key; an exporter that is created with them does not pick up a new key.
     """
     if settings.disabled():
         return []
     standard = _standard_headers(signal)
-    found = []
+    result = []
     for endpoint in routes().to(signal).values():
         if (headers := endpoint.headers()) is not None:
-            # OpenTelemetry's exporters add the headers of the environment, which are for another receiver.
-            others = dict.fromkeys(standard.keys() - headers.keys(), "")
+            # OpenTelemetry's exporters add headers from the environment, which are for another receiver.
+            blanks = dict.fromkeys(standard.keys() - headers.keys(), "")
             session = requests.Session()
             session.trust_env = not is_loopback(urlsplit(endpoint.url).hostname or "")
-            found.append({"endpoint": endpoint.url, "headers": {**others, **headers}, "session": session})
-    return found
+            result.append({"endpoint": endpoint.url, "headers": {**blanks, **headers}, "session": session})
+    return result
 
 
 class Log(Protocol):
-    """A `logging.Logger`, or gunicorn's."""
+    """A `logging.Logger` or gunicorn's logger."""
 
     def log(self, level: int, text: str) -> None: ...
 
 
 def announce() -> None:
-    """Log what is wrong with the settings, and where telemetry goes: once for a process and those that it forks.
+    """Log problems with the settings, and where telemetry goes: once for a process and its forks.
 
-    The reloader's child logs nothing, since its parent has done so.
+    The reloader's child logs nothing, because its parent has logged it.
     """
     if settings.disabled() or is_running_from_reloader():
         return
     if _routes or not _explicit:
-        _log(logger, routes())
+        _log_all(logger, routes())
     for name in _explicit:
         _log_once(logger, logging.INFO, f"Telemetry goes to {name}.")
 
 
 def announce_for_workers(log: Log) -> None:
-    """Announce in a server's first process, for all those that it forks, which then log nothing."""
+    """Announce in a server's main process, on behalf of its workers, which then log nothing."""
     global _announced_for_workers
     if not settings.disabled():
-        _log(log, Routes())  # not kept, since a worker's application may set variables
+        _log_all(log, Routes())  # not stored, because a worker's application may set variables
         _announced_for_workers = True
 
 
-def _log(log: Log, found: Routes) -> None:
+def _log_all(log: Log, current: Routes) -> None:
     for problem in settings.problems:
         _log_once(log, logging.WARNING, problem)
-    _log_once(log, *found.announcement())
+    _log_once(log, *current.announcement())
 
 
 def _log_once(log: Log, level: int, sentence: str) -> None:
-    is_written = log is not logger or logger.isEnabledFor(level)  # if not, a server's own log may write it later
+    is_written = log is not logger or logger.isEnabledFor(level)  # if not, a server's logger may write it later
     if is_written and sentence not in _announced and not _announced_for_workers:
         _announced.add(sentence)
         log.log(level, sentence)
 
 
 def viewer_endpoint() -> str | None:
-    """The base address of the viewer, if VIEWER_ENDPOINT names one."""
+    """Return the base address of the viewer from VIEWER_ENDPOINT."""
     return (settings.own("VIEWER_ENDPOINT") or "").rstrip("/") or None
 
 
@@ -282,8 +282,8 @@ def viewer_endpoint() -> str | None:
 
 
 def _variable(signal: str, what: str) -> str:
-    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}"
-    return own if os.environ.get(own) else f"OTEL_EXPORTER_OTLP_{what}"
+    specific = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}"
+    return specific if os.environ.get(specific) else f"OTEL_EXPORTER_OTLP_{what}"
 
 
 def _standard(signal: str, what: str) -> str | None:
@@ -291,7 +291,7 @@ def _standard(signal: str, what: str) -> str | None:
 
 
 def standard_url(signal: str) -> str | None:
-    """Where the standard variables send `signal`; None where none is set."""
+    """Return the URL of `signal` from the standard variables, or None if none is set."""
     if url := os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"):
         return url
     if base := os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
@@ -324,7 +324,7 @@ def _endpoint(signal: str, url: str, headers: Callable[[], Mapping[str, str] | N
 
 
 def _honeycomb_headers(key: HoneycombKey, signal: str) -> Callable[[], dict[str, str] | None]:
-    """The current headers. Metrics and classic keys need a dataset.
+    """Return a function that returns the current headers. Metrics and classic keys need a dataset.
 
     https://docs.honeycomb.io/send-data/opentelemetry/
     """
@@ -332,12 +332,12 @@ def _honeycomb_headers(key: HoneycombKey, signal: str) -> Callable[[], dict[str,
     def headers() -> dict[str, str] | None:
         if (api_key := key()) is None:
             return None
-        found = {"x-honeycomb-team": api_key}
+        result = {"x-honeycomb-team": api_key}
         if signal == "metrics":
-            found["x-honeycomb-dataset"] = f"{_as_header(service_name())}_metrics"
+            result["x-honeycomb-dataset"] = f"{_as_header(service_name())}_metrics"
         elif is_classic(api_key):
-            found["x-honeycomb-dataset"] = _as_header(service_name())
-        return found
+            result["x-honeycomb-dataset"] = _as_header(service_name())
+        return result
 
     return headers
 
