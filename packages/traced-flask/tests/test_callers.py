@@ -52,7 +52,7 @@ def test_a_strangers_trace_is_linked_and_not_continued(recorder: Recorder, flags
     assert [hexadecimal(link.context) for link in span.links] == [(TRACE, SPAN)]
 
 
-def test_every_request_of_a_stranger_has_a_trace_of_its_own(recorder: Recorder) -> None:
+def test_every_untrusted_request_has_its_own_trace(recorder: Recorder) -> None:
     client = recorder.app().test_client()
     assert len({trace_of(client.get(PATH, headers=asked())) for _ in range(3)}) == 3
 
@@ -64,7 +64,7 @@ def test_a_page_of_another_origin_is_a_stranger(recorder: Recorder, origin: str)
 
 
 @pytest.mark.parametrize("origins", [PAGE, "http://[::1]:3000, https://APP.example.com", "*"])
-def test_a_trace_may_start_in_a_page_of_a_named_origin(recorder: Recorder, origins: str) -> None:
+def test_a_page_of_a_listed_origin_can_start_a_trace(recorder: Recorder, origins: str) -> None:
     answer = recorder.app({"CORS_ORIGINS": origins}).test_client().get(PATH, headers=asked(Origin=PAGE))
     assert trace_of(answer) == TRACE
     assert hexadecimal(recorder.only().parent) == (TRACE, SPAN)
@@ -77,7 +77,7 @@ def test_neither_a_page_nor_a_stranger_can_hide_a_request(recorder: Recorder, or
     assert recorder.names() == ["GET /hello/<name>"]
 
 
-def test_a_sampler_can_tell_that_a_page_has_not_decided(recorder: Recorder) -> None:
+def test_a_sampler_knows_that_a_page_makes_no_decision(recorder: Recorder) -> None:
     app = recorder.app({"CORS_ORIGINS": PAGE})
     app.add_url_rule("/undecided", "undecided", lambda: str(get_value(UNDECIDED)))
     client = app.test_client()
@@ -85,7 +85,7 @@ def test_a_sampler_can_tell_that_a_page_has_not_decided(recorder: Recorder) -> N
     assert client.get("/undecided", headers=asked()).text == "None"
 
 
-def test_a_trusted_caller_decides_on_all_of_it() -> None:
+def test_a_trusted_caller_decides_everything() -> None:
     recorder = Recorder(sampler=ParentBased(ALWAYS_OFF))
     client = recorder.app({"TRUST_TRACEPARENT": True}).test_client()
     client.get(PATH, headers=asked("00"))
@@ -97,7 +97,7 @@ def test_a_trusted_caller_decides_on_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("config", [{}, {"CORS_ORIGINS": PAGE}])
-def test_nobody_else_hands_over_a_tracestate(recorder: Recorder, config: dict[str, str]) -> None:
+def test_untrusted_callers_pass_no_tracestate(recorder: Recorder, config: dict[str, str]) -> None:
     recorder.app(config).test_client().get(PATH, headers=asked(Origin=PAGE))
     assert not ids(recorder.only()).trace_state
     assert not any(link.context.trace_state for link in recorder.only().links)
@@ -106,7 +106,7 @@ def test_nobody_else_hands_over_a_tracestate(recorder: Recorder, config: dict[st
 @pytest.mark.parametrize(
     ("config", "passed_on"), [({}, {}), ({"CORS_ORIGINS": PAGE}, {}), ({"TRUST_TRACEPARENT": "true"}, {"plan": "gold"})]
 )
-def test_baggage_is_taken_from_whom_one_trusts(
+def test_baggage_is_accepted_only_from_trusted_callers(
     recorder: Recorder, config: dict[str, str], passed_on: dict[str, str]
 ) -> None:
     app = recorder.app(config)
@@ -124,7 +124,7 @@ def test_baggage_is_taken_from_whom_one_trusts(
         asked() | {"tracestate": "nonsense,=", "baggage": "a b=c," * 200},
     ],
 )
-def test_what_a_stranger_sends_neither_fails_nor_fills_the_log(
+def test_untrusted_input_causes_no_errors_and_no_log_lines(
     recorder: Recorder, headers: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert recorder.app().test_client().get(PATH, headers=headers).status_code == 200
@@ -137,14 +137,14 @@ def test_the_configuration_says_whom_to_trust(recorder: Recorder, value: object)
     assert trace_of(recorder.app({"TRUST_TRACEPARENT": value}).test_client().get(PATH, headers=asked())) == TRACE
 
 
-def test_the_configuration_counts_as_it_is_at_the_first_request(recorder: Recorder) -> None:
+def test_the_configuration_is_read_at_the_first_request(recorder: Recorder) -> None:
     app = recorder.app()
     app.config["TRUST_TRACEPARENT"] = True
     assert trace_of(app.test_client().get(PATH, headers=asked())) == TRACE
 
 
 @pytest.mark.parametrize("name", ["TRUST_TRACEPARENT", "CORS_ORIGINS"])
-def test_the_environment_counts_where_the_configuration_says_nothing(
+def test_the_environment_applies_without_configuration(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, {"TRUST_TRACEPARENT": "true", "CORS_ORIGINS": PAGE}[name])
@@ -166,7 +166,7 @@ def test_the_environment_counts_where_the_configuration_says_nothing(
         ({"CORS_ORIGINS": [PAGE]}, "CORS_ORIGINS"),
     ],
 )
-def test_a_setting_that_does_not_parse_trusts_nobody_and_is_logged_once(
+def test_an_invalid_setting_trusts_nobody_and_is_logged_once(
     recorder: Recorder, config: dict[str, object], sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = recorder.app(config).test_client()
@@ -176,7 +176,7 @@ def test_a_setting_that_does_not_parse_trusts_nobody_and_is_logged_once(
     assert sentence in warning.getMessage()
 
 
-def test_another_propagator_is_followed(recorder: Recorder) -> None:
+def test_another_propagator_is_used(recorder: Recorder) -> None:
     before = get_global_textmap()
     set_global_textmap(CompositePropagator([]))
     try:

@@ -116,14 +116,14 @@ def test_without_a_key_the_receiver_of_the_standard_variables_is_checked(run: Ru
 
 
 @pytest.mark.parametrize("address", ["localhost:4328", "grpc://localhost:4317"])
-def test_a_wrong_address_fails_in_the_applications_words(run: Run, address: str) -> None:
+def test_a_wrong_address_fails_with_the_applications_message(run: Run, address: str) -> None:
     words = "OTEL_EXPORTER_OTLP_ENDPOINT is not an address like http://localhost:4318; nothing is sent to it\n"
     status, output = run("check", key=None, OTEL_EXPORTER_OTLP_ENDPOINT=address)
     assert (status, output) == (1, f"FAIL  settings  {words}")
     fails(run("check", OTEL_EXPORTER_OTLP_ENDPOINT=address), 1, words, "traces do not go to Honeycomb")
 
 
-def test_what_the_application_logs_about_its_settings_is_a_warning(run: Run, receiver: Receiver, project: Path) -> None:
+def test_the_applications_problems_with_settings_are_warnings(run: Run, receiver: Receiver, project: Path) -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"{receiver.url}/v1/traces"}
     repaired = "warn  settings  OTEL_EXPORTER_OTLP_ENDPOINT ends in the path of a signal, which is removed"
     program = [sys.executable, "-m", "traced_flask", "check"]  # which repairs the variable when it is imported
@@ -135,7 +135,7 @@ def test_what_the_application_logs_about_its_settings_is_a_warning(run: Run, rec
     fails(run("check", OTEL_EXPORTER_OTLP_ENDPOINT="", SAMPLE_RATE="x"), 1, "warn  settings  SAMPLE_RATE is not a")
 
 
-def test_settings_that_switch_traces_off_are_named_without_a_key_too(run: Run, receiver: Receiver) -> None:
+def test_settings_that_turn_off_traces_are_named_even_without_a_key(run: Run, receiver: Receiver) -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
     fails(run("check", key=None, OTEL_TRACES_EXPORTER="none", **endpoint), 1, "Check OTEL_TRACES_EXPORTER")
     fails(run("check", key=None, OTEL_SDK_DISABLED="true", **endpoint), 1, "OTEL_SDK_DISABLED=true")
@@ -158,7 +158,7 @@ def test_a_service_without_a_name_is_checked_under_the_sdks_name(
     assert (status, "warn" in output, "as service shop: " in output) == (0, False, True)
 
 
-def test_the_page_of_the_test_span_is_printed_where_it_is_known(
+def test_the_url_of_the_test_span_is_printed_if_known(
     run: Run, service: Honeycomb, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "VIEWER_ENDPOINT": receiver.url}
@@ -184,7 +184,7 @@ def test_scripts_get_json(run: Run) -> None:
     assert (status, found["ok"], found["checks"][-1]["step"], found["checks"][-1]["ok"]) == (1, False, "account", False)
 
 
-def test_a_key_is_found_where_the_application_finds_it(run: Run, project: Path) -> None:
+def test_the_command_uses_the_applications_key(run: Run, project: Path) -> None:
     (project / "secret").write_text(INGEST + "\n")
     fails(
         run("check", key='"x"', HONEYCOMB_API_KEY_FILE="secret"),
@@ -259,15 +259,13 @@ def test_variables_that_send_traces_elsewhere_are_named(run: Run, service: Honey
 
 
 @pytest.mark.parametrize(("minutes", "way"), [(10, "10 minutes ahead"), (-90, "90 minutes behind")])
-def test_a_wrong_clock_is_noticed(run: Run, monkeypatch: pytest.MonkeyPatch, minutes: int, way: str) -> None:
+def test_a_wrong_clock_is_detected(run: Run, monkeypatch: pytest.MonkeyPatch, minutes: int, way: str) -> None:
     clock = SimpleNamespace(time=lambda: time.time() + minutes * 60)
     monkeypatch.setattr(honeycomb_api, "time", clock)
     fails(run("check"), 1, f"clock is {way}")
 
 
-def test_an_answer_that_repeats_the_key_or_controls_the_terminal_is_printed_without(
-    run: Run, service: Honeycomb
-) -> None:
+def test_a_response_is_printed_without_the_key_and_control_characters(run: Run, service: Honeycomb) -> None:
     body = json.dumps({"error": f"unknown API key {UNKNOWN}\x1b[31m red"})
     service.instead = lambda _: Response(body, 401)
     status, output = run("check", key=UNKNOWN)
@@ -292,7 +290,7 @@ def slow(request: Request) -> Response:
         (slow, 3, "no answer within 0.3 s"),
     ],
 )
-def test_a_bad_answer_is_explained(
+def test_an_error_response_is_explained(
     run: Run,
     service: Honeycomb,
     monkeypatch: pytest.MonkeyPatch,
@@ -312,7 +310,7 @@ def test_a_redirect_is_not_followed_with_the_key(run: Run, service: Honeycomb) -
         assert other.asked == []
 
 
-def test_an_address_that_does_not_answer_is_explained(run: Run, service: Honeycomb) -> None:
+def test_an_address_that_does_not_respond_is_explained(run: Run, service: Honeycomb) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         closed = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -344,7 +342,7 @@ def test_links_open_the_queries_without_a_key(run: Run, service: Honeycomb) -> N
         service.checked_query("backend-flask", opened)
 
 
-def test_the_team_is_that_of_the_key_or_has_to_be_named(run: Run, project: Path) -> None:
+def test_the_team_comes_from_the_key_or_an_argument(run: Run, project: Path) -> None:
     (project / "queries.json").rename(project / "mine.json")
     status, output = run("queries", "--queries", "mine.json")
     assert (status, "How many?\n" in output) == (0, True)
@@ -352,7 +350,7 @@ def test_the_team_is_that_of_the_key_or_has_to_be_named(run: Run, project: Path)
     fails(run("queries", key=None), 1, "--team TEAM")
 
 
-def test_a_project_in_europe_opens_europes_pages(run: Run, project: Path) -> None:
+def test_an_eu_project_links_to_eu_pages(run: Run, project: Path) -> None:
     (project / "pyproject.toml").write_text(PYPROJECT.replace("api.honeycomb", "api.eu1.honeycomb"))
     for endpoint in ("", "http://refinery:8080"):
         output = run("queries", "--team", "acme", key=None, HONEYCOMB_API_ENDPOINT=endpoint)[1]
@@ -369,7 +367,7 @@ def panels_of(service: Honeycomb) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_a_board_made_twice_is_one_board_with_the_queries(run: Run, service: Honeycomb) -> None:
+def test_creating_a_board_twice_gives_one_board(run: Run, service: Honeycomb) -> None:
     service.datasets["backend-flask"] = COLUMNS
     status, output = run("board", key=CONFIGURATION)
     (board_id,) = service.boards
@@ -385,7 +383,7 @@ def test_a_board_made_twice_is_one_board_with_the_queries(run: Run, service: Hon
     assert [board["name"] for board in service.boards.values()] == ["backend-flask: requests", "Second"]
 
 
-def test_an_update_keeps_places_and_panels_of_others(run: Run, service: Honeycomb, project: Path) -> None:
+def test_an_update_keeps_positions_and_other_panels(run: Run, service: Honeycomb, project: Path) -> None:
     service.datasets["backend-flask"] = COLUMNS
     run("board", key=CONFIGURATION)
     (board,) = service.boards.values()
@@ -460,7 +458,7 @@ def test_a_trigger_is_created_once_and_updated(run: Run, service: Honeycomb) -> 
         "",
     ],
 )
-def test_invalid_usage_shows_the_usage_and_not_what_was_typed(run: Run, arguments: str) -> None:
+def test_invalid_usage_prints_help_and_not_the_arguments(run: Run, arguments: str) -> None:
     status, output = run(*arguments.split())
     assert (status, output.startswith("Invalid usage.\n\nusage: traced-flask")) == (2, True)
 

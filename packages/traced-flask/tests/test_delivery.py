@@ -80,7 +80,7 @@ def test_batches_arrive_in_order_at_the_address_of_their_signal(receiver: Receiv
 
 
 @pytest.mark.parametrize("answer", [answering(503), raw(b"")])
-def test_a_batch_is_sent_again_before_the_next_where_that_may_help(
+def test_a_batch_is_retried_before_the_next_after_a_temporary_failure(
     receiver: Receiver, deliveries: Make, answer: Any
 ) -> None:
     receiver.answer = then(answer, answer, answering(200))
@@ -92,7 +92,7 @@ def test_a_batch_is_sent_again_before_the_next_where_that_may_help(
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404, 501])
-def test_a_batch_is_not_sent_again_where_that_would_not_help(receiver: Receiver, deliveries: Make, status: int) -> None:
+def test_a_batch_is_not_retried_after_a_permanent_failure(receiver: Receiver, deliveries: Make, status: int) -> None:
     receiver.answer = answering(status)
     delivery = deliveries()
     for body in (b"first", b"second", b"third"):
@@ -101,7 +101,7 @@ def test_a_batch_is_not_sent_again_where_that_would_not_help(receiver: Receiver,
     assert receiver.bodies() == [b"first", b"second", b"third"]
 
 
-def test_a_receiver_that_drips_is_an_outage_like_any_other(
+def test_a_receiver_that_sends_byte_by_byte_counts_as_an_outage(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answer = then(raw(b"HTTP/1.1 200 OK\r\n", b"x: 1\r\n"), answering(200))
@@ -111,7 +111,7 @@ def test_a_receiver_that_drips_is_an_outage_like_any_other(
     assert lines(caplog)[1].endswith("nothing was lost.")
 
 
-def test_what_waits_goes_together_up_to_a_bound(receiver: Receiver, deliveries: Make) -> None:
+def test_waiting_batches_are_sent_together_up_to_a_limit(receiver: Receiver, deliveries: Make) -> None:
     go = threading.Event()
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -143,7 +143,7 @@ def test_a_batch_that_is_too_large_for_the_receiver_arrives_in_parts(
     assert lines(caplog) == []
 
 
-def test_a_span_that_is_too_large_by_itself_is_lost_alone(
+def test_only_a_span_that_is_too_large_is_lost(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answer = at_most(500)
@@ -156,9 +156,7 @@ def test_a_span_that_is_too_large_by_itself_is_lost_alone(
     assert lines(caplog)[0].startswith("1 span did not reach http://it: a single span or record is larger than it acce")
 
 
-def test_nothing_to_send_with_is_neither_a_loss_nor_an_outage(
-    deliveries: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_key_is_neither_a_loss_nor_an_outage(deliveries: Make, caplog: pytest.LogCaptureFixture) -> None:
     delivery = deliveries(headers=lambda: None)
     delivery.put("traces", b"batch", 1)
     assert delivery.flush(seconds())
@@ -166,7 +164,7 @@ def test_nothing_to_send_with_is_neither_a_loss_nor_an_outage(
     assert lines(caplog) == []
 
 
-def test_a_logging_handler_that_raises_ends_no_delivery(
+def test_a_logging_handler_that_raises_does_not_stop_delivery(
     receiver: Receiver, deliveries: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raising(*_: object) -> None:
@@ -186,7 +184,7 @@ def test_a_logging_handler_that_raises_ends_no_delivery(
 # Bounds and counts
 
 
-def test_over_its_capacity_the_oldest_go_and_are_counted(
+def test_beyond_capacity_the_oldest_are_dropped_and_counted(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answer = then(answering(503, headers={"Retry-After": "30"}), answering(200))
@@ -222,7 +220,7 @@ def test_memory_does_not_grow_while_the_receiver_hangs(
 # The log
 
 
-def test_an_outage_is_one_line_with_the_first_failure_and_one_when_it_is_over(
+def test_an_outage_logs_one_line_at_the_start_and_one_at_the_end(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answer = answering(503)
@@ -251,7 +249,7 @@ def test_retry_after_delays_the_next_attempt_and_not_the_line(
     assert len(receiver.received) == 1
 
 
-def test_the_end_of_an_outage_counts_what_it_cost_and_nothing_else(
+def test_the_end_of_an_outage_counts_only_its_own_losses(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     partial = ExportTraceServiceResponse()
@@ -270,7 +268,7 @@ def test_the_end_of_an_outage_counts_what_it_cost_and_nothing_else(
     assert "4 spans lost" in lines(caplog)[3]  # what was rejected after the first line
 
 
-def test_what_comes_and_goes_does_not_flood_the_log(
+def test_repeated_outages_do_not_flood_the_log(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answer = then(*[answering(400), answering(200)] * 10)
@@ -285,7 +283,7 @@ def test_what_comes_and_goes_does_not_flood_the_log(
     assert "http://it (9 log records lost): it does not understand this telemetry (400). " in end
 
 
-def test_a_signal_that_is_refused_hides_no_outage_of_another(
+def test_a_rejected_signal_does_not_hide_an_outage_of_another(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A Jaeger takes traces and knows no logs."""
@@ -308,7 +306,7 @@ def test_a_signal_that_is_refused_hides_no_outage_of_another(
 
 
 @pytest.mark.parametrize("after", [0, 0.1])
-def test_the_end_waits_for_a_receiver_that_answers(
+def test_shutdown_waits_for_a_responsive_receiver(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture, after: float
 ) -> None:
     receiver.answer = answering(200, after=after)
@@ -321,7 +319,7 @@ def test_the_end_waits_for_a_receiver_that_answers(
 
 
 @pytest.mark.parametrize("answer", [hang, raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n", b".")])
-def test_the_end_does_not_wait_longer_than_told(
+def test_shutdown_does_not_exceed_its_limit(
     receiver: Receiver, deliveries: Make, caplog: pytest.LogCaptureFixture, answer: Any
 ) -> None:
     receiver.answer = answer
@@ -339,7 +337,7 @@ def test_the_end_does_not_wait_longer_than_told(
     ]
 
 
-def test_the_end_asks_again_at_once_and_while_there_is_time(receiver: Receiver, deliveries: Make) -> None:
+def test_shutdown_retries_at_once_while_time_remains(receiver: Receiver, deliveries: Make) -> None:
     later = answering(503, headers={"Retry-After": "60"})
     receiver.answer = then(later, answering(503), answering(503), answering(200))
     delivery = deliveries()
@@ -351,7 +349,7 @@ def test_the_end_asks_again_at_once_and_while_there_is_time(receiver: Receiver, 
     assert receiver.bodies() == [b"batch"] * 4
 
 
-def test_the_end_gives_up_what_is_refused_and_sends_the_rest(
+def test_shutdown_drops_rejected_batches_and_sends_the_rest(
     receiver: Receiver, deliveries: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 60.0)
@@ -365,7 +363,7 @@ def test_the_end_gives_up_what_is_refused_and_sends_the_rest(
     assert lines(caplog)[-1].endswith("; 4 spans lost.")
 
 
-def test_what_is_put_after_the_end_is_sent_as_before(receiver: Receiver, deliveries: Make) -> None:
+def test_batches_after_a_shutdown_are_sent_as_usual(receiver: Receiver, deliveries: Make) -> None:
     delivery = deliveries()
     delivery.put("traces", b"before", 1)
     delivery.close(seconds())
@@ -374,7 +372,7 @@ def test_what_is_put_after_the_end_is_sent_as_before(receiver: Receiver, deliver
     assert receiver.bodies() == [b"before", b"after"]
 
 
-def test_the_first_batch_may_come_when_no_thread_can_be_started(
+def test_the_first_batch_is_sent_even_if_no_thread_can_start(
     receiver: Receiver, deliveries: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Since Python 3.12 a process that is ending starts no thread, and a short one's first batch comes then."""
@@ -394,7 +392,7 @@ def test_the_first_batch_may_come_when_no_thread_can_be_started(
 
 
 @pytest.mark.parametrize("answer", [answering(503), hang])
-def test_the_end_takes_less_time_in_an_outage_also_in_one_that_begins_then(
+def test_shutdown_is_shorter_in_an_outage_even_one_that_starts_then(
     receiver: Receiver, deliveries: Make, monkeypatch: pytest.MonkeyPatch, answer: Any
 ) -> None:
     monkeypatch.setattr(module, "SLOW", 0.2)
@@ -406,7 +404,7 @@ def test_the_end_takes_less_time_in_an_outage_also_in_one_that_begins_then(
     assert time.monotonic() - began < 20
 
 
-def test_the_time_of_the_end_begins_with_the_first_call() -> None:
+def test_the_shutdown_deadline_starts_with_the_first_call() -> None:
     reset_shutdown()
     start_shutdown(100, in_outage=50)
     start_shutdown(1)
@@ -443,7 +441,7 @@ gevent_or_not = pytest.mark.parametrize("gevent", [False, True])
 
 @forks
 @gevent_or_not
-def test_a_forked_child_starts_empty_whatever_its_parent_was_doing(receiver: Receiver, gevent: bool) -> None:
+def test_a_forked_child_starts_with_an_empty_queue(receiver: Receiver, gevent: bool) -> None:
     receiver.answer = answering(503, headers={"Retry-After": "60"})
     script = """
         delivery.put("traces", b"the parent's", 1)
@@ -475,7 +473,7 @@ def test_a_forked_child_starts_empty_whatever_its_parent_was_doing(receiver: Rec
 
 
 @gevent_or_not
-def test_an_interrupt_while_an_answer_is_waited_for_is_nothing_but_itself(receiver: Receiver, gevent: bool) -> None:
+def test_an_interrupt_during_a_request_is_not_wrapped(receiver: Receiver, gevent: bool) -> None:
     receiver.answer = hang
     script = """
         import atexit

@@ -53,7 +53,7 @@ def test_body_path_and_headers_arrive(receiver: Receiver) -> None:
     assert (gzip.decompress(compressed.body), compressed.headers["content-encoding"]) == (b"spans", "gzip")
 
 
-def test_a_connection_is_kept_and_replaced_when_the_receiver_has_closed_it(receiver: Receiver) -> None:
+def test_a_connection_is_reused_and_replaced_after_the_receiver_closes_it(receiver: Receiver) -> None:
     to = destination(receiver.url)
     assert [to.send("traces", b"", 10) for _ in range(3)] == [None] * 3
     assert receiver.connections == 1
@@ -72,7 +72,7 @@ def test_a_connection_is_kept_and_replaced_when_the_receiver_has_closed_it(recei
         b"HTTP/1.1 200 OK\r\ncontent-length: none\r\n\r\n",
     ],
 )
-def test_an_answer_that_ends_with_the_connection_is_read_to_its_end(receiver: Receiver, head: bytes) -> None:
+def test_a_response_that_ends_with_the_connection_is_read_completely(receiver: Receiver, head: bytes) -> None:
     partial = ExportTraceServiceResponse()
     partial.partial_success.rejected_spans = 1
     body = partial.SerializeToString()
@@ -113,7 +113,7 @@ HEADERS = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n"
         pytest.param(raw(b"SSH-2.0-OpenSSH_9.9\r\n"), "its answer is not HTTP", id="speaks another protocol"),
     ],
 )
-def test_a_receiver_that_misbehaves_holds_nothing_up_and_is_explained(
+def test_a_misbehaving_receiver_blocks_nothing_and_is_explained(
     receiver: Receiver, answer: Answer, expected: str
 ) -> None:
     receiver.answer = answer
@@ -156,12 +156,12 @@ def test_a_status_is_explained(receiver: Receiver, status: int, expected: str, r
     assert len(receiver.received) == 1
 
 
-def test_a_web_page_is_no_success(receiver: Receiver) -> None:
+def test_a_web_page_is_not_a_success(receiver: Receiver) -> None:
     receiver.answer = answering(200, b"<html>", {"Content-Type": "text/html; charset=utf-8"})
     assert "it answered with a web page" in reason(receiver.url)
 
 
-def test_a_refusal_before_the_whole_body_was_read_is_understood() -> None:
+def test_a_rejection_before_the_body_is_read_is_understood() -> None:
     def refuse(listener: socket.socket) -> None:
         with listener.accept()[0] as client:
             client.recv(1000)
@@ -202,12 +202,12 @@ def test_retry_after_is_a_bounded_number_of_seconds(value: str | None, seconds: 
 # The way there
 
 
-def test_nothing_that_listens_is_explained() -> None:
+def test_a_refused_connection_is_explained() -> None:
     assert reason(f"http://127.0.0.1:{unused_port()}").startswith("nothing accepts connections there")
 
 
 @pytest.mark.parametrize("url", ["collector:4318", "grpc://collector:4317", "", "http://", "http://[::1", "http://a:x"])
-def test_a_bad_address_is_explained_by_a_good_one(url: str) -> None:
+def test_an_invalid_address_is_explained_with_a_valid_example(url: str) -> None:
     assert reason(url).endswith("An example: http://localhost:4318")
 
 
@@ -220,7 +220,7 @@ def test_a_name_that_does_not_exist_is_explained(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
-def test_what_goes_to_this_machine_goes_through_no_proxy(
+def test_requests_to_this_machine_use_no_proxy(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, f"http://127.0.0.1:{unused_port()}")
@@ -243,7 +243,7 @@ def test_a_proxy_forwards_http_and_no_proxy_is_followed(receiver: Receiver, monk
     assert "proxy" not in reason("http://collector.invalid")
 
 
-def test_a_proxy_that_is_away_or_refuses_is_named_without_its_password(
+def test_an_unavailable_proxy_is_named_without_its_password(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = unused_port()
@@ -300,7 +300,7 @@ def secure(certificates: Path) -> Iterator[Receiver]:
         yield receiver
 
 
-def test_the_own_ca_wins_over_that_of_requests(
+def test_a_custom_ca_overrides_that_of_requests(
     secure: Receiver, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates / "other.pem"))
@@ -330,7 +330,7 @@ def test_a_certificate_that_is_not_trusted_is_explained_in_both_cases(secure: Re
         ({"client_certificate": "none.pem"}, "Check OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"),
     ],
 )
-def test_a_certificate_file_that_cannot_be_used_is_named_and_waited_for(
+def test_an_unusable_certificate_file_is_named_and_retried(
     secure: Receiver, certificates: Path, files: dict[str, str], expected: str
 ) -> None:
     paths: dict[str, Any] = {option: str(certificates / name) for option, name in files.items()}
@@ -340,7 +340,7 @@ def test_a_certificate_file_that_cannot_be_used_is_named_and_waited_for(
     assert failure.retryable
 
 
-def test_a_client_certificate_is_shown_where_it_is_asked_for(certificates: Path) -> None:
+def test_a_client_certificate_is_sent_on_request(certificates: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
     context.load_cert_chain(certificates / "server.pem")
     context.verify_mode = ssl.CERT_REQUIRED
@@ -361,7 +361,7 @@ def test_tls_goes_through_a_proxy(secure: Receiver, certificates: Path, monkeypa
     assert secure.bodies() == [b"spans"]
 
 
-def test_tls_against_a_receiver_without_is_explained(receiver: Receiver) -> None:
+def test_tls_to_a_receiver_without_tls_is_explained(receiver: Receiver) -> None:
     assert reason(receiver.url.replace("http:", "https:")).startswith("it does not speak TLS")
 
 

@@ -123,7 +123,7 @@ def decoded(of: Sequence[ReadableSpan]) -> list[Any]:
 BAD, GOOD = "a\ud800\udfffb\udc80", "a\ufffd\ufffdb\ufffd"
 
 
-def test_a_lone_surrogate_is_replaced_wherever_text_can_be() -> None:
+def test_a_lone_surrogate_is_replaced_in_every_text_field() -> None:
     scope = InstrumentationScope(BAD, BAD, BAD, {BAD: BAD})
     of = span(
         name=BAD,
@@ -148,7 +148,7 @@ def test_a_lone_surrogate_is_replaced_wherever_text_can_be() -> None:
 
 
 @pytest.mark.parametrize("bad", [2**64, [1, 2**64], {"a": -(2**64)}])
-def test_an_attribute_that_cannot_be_encoded_costs_itself_and_is_counted(
+def test_only_an_attribute_that_cannot_be_encoded_is_dropped_and_counted(
     bad: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -172,21 +172,21 @@ NOT_TEXT: Any = 5
         {"instrumentation_scope": InstrumentationScope(NOT_TEXT)},
     ],
 )
-def test_a_span_that_cannot_be_encoded_costs_itself_and_is_counted(bad: dict[str, Any]) -> None:
+def test_only_a_span_that_cannot_be_encoded_is_lost_and_counted(bad: dict[str, Any]) -> None:
     encoded = encode_spans([span(name="first"), span(**bad), span(name="last")])
     assert (encoded.count, encoded.lost) == (2, 1)
     assert encoded.problem in {"TypeError", "AttributeError", "KeyError", "error"}
     assert [each.name for each in decoded([span(name="first"), span(**bad), span(name="last")])] == ["first", "last"]
 
 
-def test_a_log_record_that_cannot_be_encoded_costs_itself() -> None:
+def test_only_a_log_record_that_cannot_be_encoded_is_lost() -> None:
     bodies: list[Any] = ["a", object(), "b"]
     encoded = encode_logs([ReadableLogRecord(LogRecord(body=body), RESOURCES[0]) for body in bodies])
     assert (encoded.count, encoded.lost, encoded.problem) == (2, 1, "TypeError")
 
 
 @given(st.lists(st.sampled_from([1, 50, 400, 2000]), max_size=12), st.sampled_from([0, 500, 1500]))
-def test_a_request_with_a_limit_holds_what_fits_and_the_next_one_the_rest(sizes: list[int], limit: int) -> None:
+def test_a_size_limit_splits_items_over_several_requests(sizes: list[int], limit: int) -> None:
     of = [
         span(name="x" * size, resource=RESOURCES[size % 2], instrumentation_scope=SCOPES[n % 3])
         for n, size in enumerate(sizes)
@@ -201,7 +201,7 @@ def test_a_request_with_a_limit_holds_what_fits_and_the_next_one_the_rest(sizes:
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_the_halves_of_a_request_hold_all_of_it_in_order(count: int) -> None:
+def test_the_halves_of_a_request_contain_all_items_in_order(count: int) -> None:
     of = [span(name=str(n), instrumentation_scope=SCOPES[n // 2 % 3], resource=RESOURCES[n // 5]) for n in range(count)]
     (first, few), (second, more) = halves("traces", encode_spans(of).body)
     assert (few, more) == (count // 2, count - count // 2)

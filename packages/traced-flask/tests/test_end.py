@@ -130,7 +130,7 @@ WAITRESS = ["waitress", "--listen=127.0.0.1:{port}", "app:app"]
 GUNICORN = ["gunicorn", "--bind=127.0.0.1:{port}", "app:app"]
 
 
-def test_what_gunicorn_refuses_is_not_in_its_log(tmp_path: Path, receiver: Receiver) -> None:
+def test_gunicorns_log_does_not_quote_rejected_requests(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path, receiver, GUNICORN) as server:
         with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nAuthorization Bearer marked-secret\r\n\r\n")
@@ -174,7 +174,7 @@ def test_gevent_workers_of_a_preloaded_application_send_too(tmp_path: Path, rece
     assert log.count("Leave preload_app off") == (0 if patch else 1)
 
 
-def test_the_reloader_and_its_child_say_once_where_telemetry_goes(tmp_path: Path, receiver: Receiver) -> None:
+def test_the_reloader_and_its_child_announce_the_destination_once(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path, receiver, [*FLASK, "--debug"]) as server:
         assert server.end(signal.SIGTERM).count("Telemetry goes to") == 1
 
@@ -205,14 +205,14 @@ with trace.get_tracer("test").start_as_current_span("work"):
 """
 
 
-def test_a_script_that_sigterm_ends_delivers_and_reports_the_signal(run: Run, receiver: Receiver) -> None:
+def test_a_script_ended_by_sigterm_delivers_and_reports_the_signal(run: Run, receiver: Receiver) -> None:
     done = run(APP + SPAN + "os.kill(os.getpid(), signal.SIGTERM)", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
     assert done.returncode == 143
     assert names(receiver) == ["work"]
 
 
 @pytest.mark.parametrize("first", ["os.kill(os.getpid(), signal.SIGTERM)", "sys.exit(143)"])
-def test_a_sigterm_does_not_cut_off_an_end_that_has_begun(run: Run, receiver: Receiver, first: str) -> None:
+def test_sigterm_does_not_interrupt_a_shutdown_in_progress(run: Run, receiver: Receiver, first: str) -> None:
     receiver.answer = answering(200, after=1)
     later = """
 import threading
@@ -226,7 +226,7 @@ timer.start()
     assert "Traceback" not in done.stderr
 
 
-def test_a_forked_child_delivers_what_it_has_traced(run: Run, receiver: Receiver) -> None:
+def test_a_forked_child_delivers_its_own_spans(run: Run, receiver: Receiver) -> None:
     forked = "if os.fork():\n    os.wait()\nelse:\n    provider.get_tracer('test').start_span('of the child').end()\n"
     done = run(APP + SPAN + forked, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, PYTHONWARNINGS="ignore")
     assert done.returncode == 0
@@ -235,7 +235,7 @@ def test_a_forked_child_delivers_what_it_has_traced(run: Run, receiver: Receiver
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_process_of_multiprocessing_ends_at_once_when_its_parent_says_so(
+def test_a_multiprocessing_child_exits_at_once_when_its_parent_terminates_it(
     tmp_path: Path, receiver: Receiver, method: str
 ) -> None:
     program = """
@@ -269,7 +269,7 @@ def test_an_application_keeps_its_own_handler_of_sigterm(run: Run, receiver: Rec
     assert done.returncode == 0
 
 
-def test_a_script_ends_in_bounded_time_with_exporters_of_opentelemetry_that_hang(run: Run, receiver: Receiver) -> None:
+def test_a_script_exits_in_time_even_if_stock_exporters_hang(run: Run, receiver: Receiver) -> None:
     receiver.answer = hang
     stock = APP.replace("OTLPSpanExporter()", "StockExporter()").replace(
         "import logging",
@@ -296,7 +296,7 @@ logging.warning("one record")
     assert "1 log record sent without an answer" in done.stderr
 
 
-def test_a_worker_that_is_replaced_gives_an_outage_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replaced_worker_gives_a_destination_in_an_outage_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(gunicorn, "shutdown", lambda in_outage: calls.append(in_outage))
     cfg = SimpleNamespace(preload_app=False, worker_class_str="gthread")

@@ -84,7 +84,7 @@ def test_after_shutdown_an_export_fails_at_once(receiver: Receiver) -> None:
     assert receiver.received == []
 
 
-def test_a_span_that_cannot_be_encoded_costs_itself_and_is_logged_once(
+def test_only_a_span_that_cannot_be_encoded_is_lost_and_logged_once(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     exporter = OTLPSpanExporter(receiver.url)
@@ -116,7 +116,7 @@ def test_a_batch_larger_than_max_request_size_is_sent_in_parts(
     exporter.shutdown()
 
 
-def test_the_end_of_all_exporters_takes_three_seconds_together(
+def test_the_shutdown_of_all_exporters_takes_three_seconds_in_total(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answer = hang
@@ -133,7 +133,7 @@ def test_the_end_of_all_exporters_takes_three_seconds_together(
     assert caplog.text.count("Stopped before all telemetry had reached") == 3
 
 
-def test_one_exporters_end_is_not_that_of_another_to_the_same_receiver(
+def test_shutting_down_one_exporter_does_not_stop_another_to_the_same_receiver(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from traced_flask import routes
@@ -173,7 +173,7 @@ def run(body: str, receiver: Receiver, **more: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("status", [200, 401])
-def test_a_short_program_delivers_at_its_end_and_fills_no_log(receiver: Receiver, status: int) -> None:
+def test_a_short_program_delivers_at_exit_and_logs_little(receiver: Receiver, status: int) -> None:
     receiver.answer = answering(status)
     body = """
 for number in range(5):
@@ -218,7 +218,7 @@ process.join()
     assert {received.path for received in receiver.received[:2]} == {"/v1/traces", "/v1/logs"}
 
 
-def test_a_program_whose_first_batch_is_its_last_delivers_it(receiver: Receiver) -> None:
+def test_a_program_with_only_one_batch_delivers_it(receiver: Receiver) -> None:
     """Since Python 3.12 the thread that sends it can no longer be started."""
     body = "with trace.get_tracer('a').start_as_current_span('only'):\n    pass\n"
     began = time.monotonic()

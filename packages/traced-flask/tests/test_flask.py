@@ -53,7 +53,7 @@ app.test_client().get("/hello")
     assert result.stdout.count('"name": "GET /hello"') == 1, result.stderr
 
 
-def test_an_application_is_traced_no_longer_when_the_instrumentation_is_taken_off(recorder: Recorder) -> None:
+def test_uninstrumenting_stops_tracing(recorder: Recorder) -> None:
     app = recorder.app()
     FlaskInstrumentor().uninstrument_app(app)
     assert "traceresponse" not in app.test_client().get("/hello/a").headers
@@ -62,7 +62,7 @@ def test_an_application_is_traced_no_longer_when_the_instrumentation_is_taken_of
     assert recorder.names() == ["GET /hello/<name>"]
 
 
-def test_a_middleware_around_the_application_stays_when_the_instrumentation_is_taken_off(recorder: Recorder) -> None:
+def test_uninstrumenting_keeps_a_middleware_around_the_application(recorder: Recorder) -> None:
     app = recorder.app()
     app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
     FlaskInstrumentor().uninstrument_app(app)
@@ -84,7 +84,7 @@ def test_an_application_is_instrumented_once(recorder: Recorder, caplog: pytest.
     ]
 
 
-def test_every_application_is_instrumented_also_where_its_class_is_imported_before(recorder: Recorder) -> None:
+def test_every_application_is_instrumented_even_if_its_class_was_imported_before(recorder: Recorder) -> None:
     FlaskInstrumentor().instrument(tracer_provider=recorder.provider, excluded_urls="/health")
     try:
         app = FlaskImportedBefore("shop")
@@ -117,14 +117,14 @@ def test_an_application_can_be_instrumented_after_its_first_request(recorder: Re
 # The span.
 
 
-def test_a_span_says_who_made_it(recorder: Recorder) -> None:
+def test_a_span_names_its_instrumentation_scope(recorder: Recorder) -> None:
     recorder.app().test_client().get("/hello/a")
     scope = recorder.only().instrumentation_scope
     assert scope
     assert (scope.name, scope.version) == ("traced_flask", importlib.metadata.version("traced-flask"))
 
 
-def test_handlers_that_are_registered_before_run_within_the_span_too(recorder: Recorder) -> None:
+def test_handlers_registered_earlier_also_run_within_the_span(recorder: Recorder) -> None:
     app = flask.Flask("shop")
     seen = []
     app.before_request(lambda: seen.append(trace.get_current_span()))
@@ -135,7 +135,7 @@ def test_handlers_that_are_registered_before_run_within_the_span_too(recorder: R
     assert trace.get_current_span() is INVALID_SPAN
 
 
-def test_within_another_span_it_is_internal_and_a_child(recorder: Recorder) -> None:
+def test_a_request_within_another_span_is_an_internal_child(recorder: Recorder) -> None:
     with recorder.tracer.start_as_current_span("around") as around:
         recorder.app().test_client().get("/hello/a", headers={"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"})
     span = recorder.spans()[0]
@@ -153,7 +153,7 @@ def test_within_another_span_it_is_internal_and_a_child(recorder: Recorder) -> N
         ({"REMOTE_ADDR": "192.0.2.7", "REMOTE_HOST": "a.example"}, {"client.address": "a.example"}),
     ],
 )
-def test_a_server_that_says_little_or_nonsense_is_put_up_with(
+def test_a_servers_missing_or_invalid_environ_values_are_tolerated(
     recorder: Recorder, environ: dict[str, str], expected: dict[str, str]
 ) -> None:
     status = run_wsgi_app(recorder.app(), {**create_environ("/nowhere"), **environ})[1]
@@ -163,7 +163,7 @@ def test_a_server_that_says_little_or_nonsense_is_put_up_with(
     assert {"client.address", "server.address"} & set(environ) <= set(expected)
 
 
-def test_every_method_is_named_where_that_is_asked_for(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_is_named_if_configured(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_PYTHON_INSTRUMENTATION_HTTP_CAPTURE_ALL_METHODS", "true")
     recorder.app().test_client().open("/hello/a", method="BREW")
     assert recorder.only().name == "BREW"
@@ -199,7 +199,7 @@ def test_an_exception_before_flask_matches_the_request_is_on_a_span(recorder: Re
     assert trace.get_current_span() is INVALID_SPAN
 
 
-def test_requests_in_threads_keep_to_their_own_spans(recorder: Recorder) -> None:
+def test_requests_in_threads_use_their_own_spans(recorder: Recorder) -> None:
     app = recorder.app()
     barrier = threading.Barrier(8, timeout=30)
 
@@ -237,7 +237,7 @@ def test_a_copied_request_context_does_not_end_the_span(recorder: Recorder) -> N
     assert recorder.names() == ["GET /copied"]
 
 
-def test_a_request_that_a_view_makes_to_its_own_application_is_a_child(recorder: Recorder) -> None:
+def test_a_request_from_a_view_to_its_own_application_is_a_child(recorder: Recorder) -> None:
     app = recorder.app()
     app.add_url_rule("/outer", "outer", lambda: app.test_client().get("/hello/a").text)
     assert app.test_client().get("/outer").text == "hello a"
@@ -246,7 +246,7 @@ def test_a_request_that_a_view_makes_to_its_own_application_is_a_child(recorder:
     assert inner.parent == outer.get_span_context()
 
 
-def test_nothing_is_written_into_a_span_that_is_sampled_out_and_the_response_says_so() -> None:
+def test_an_unsampled_span_gets_no_attributes_and_the_response_says_so() -> None:
     recorder = Recorder(sampler=ALWAYS_OFF)
     answer = recorder.app().test_client().get("/hello/a")
     assert recorder.spans() == []
@@ -266,7 +266,7 @@ def test_an_application_that_is_mounted_within_a_traced_one_shares_its_span(reco
     assert answer.headers.getlist("traceresponse") == [answer.headers["traceresponse"]]
 
 
-def test_a_middleware_that_answers_in_flasks_place_has_a_span_named_by_the_method(recorder: Recorder) -> None:
+def test_a_middleware_that_responds_instead_of_flask_gets_a_span_named_by_method(recorder: Recorder) -> None:
     def answers(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"from a middleware"]
@@ -316,7 +316,7 @@ def test_hooks_see_the_request_and_may_change_the_span_and_the_headers(recorder:
 # Headers.
 
 
-def test_a_response_names_its_trace_beside_what_the_application_says(recorder: Recorder) -> None:
+def test_a_response_names_its_trace_in_addition_to_the_applications_headers(recorder: Recorder) -> None:
     app = recorder.app()
     app.add_url_rule("/timed", "timed", lambda: ("", {"Server-Timing": "db;dur=53"}))
     headers = app.test_client().get("/timed").headers
@@ -326,7 +326,7 @@ def test_a_response_names_its_trace_beside_what_the_application_says(recorder: R
     assert headers.getlist("Server-Timing") == ["db;dur=53", f'traceparent;desc="{value}"']
 
 
-def test_a_response_propagator_of_the_application_takes_the_place_of_ours(recorder: Recorder) -> None:
+def test_the_applications_response_propagator_replaces_ours(recorder: Recorder) -> None:
     propagators.set_global_response_propagator(propagators.TraceResponsePropagator())  # type: ignore[no-untyped-call]
     try:
         headers = recorder.app().test_client().get("/hello/a").headers
@@ -337,15 +337,13 @@ def test_a_response_propagator_of_the_application_takes_the_place_of_ours(record
     assert "Server-Timing" not in headers
 
 
-def test_without_a_provider_nothing_is_added_to_a_response(recorder: Recorder) -> None:
+def test_a_response_without_a_provider_has_no_trace_headers(recorder: Recorder) -> None:
     app = flask.Flask("shop")
     FlaskInstrumentor().instrument_app(app, tracer_provider=trace.NoOpTracerProvider())
     assert "traceresponse" not in app.test_client().get("/").headers
 
 
-def test_the_headers_that_the_environment_names_are_captured(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_headers_in_the_environment_are_captured(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_"
     monkeypatch.setenv(prefix + "SERVER_REQUEST", "X-Plan, x-tag-.*")
     monkeypatch.setenv(prefix + "SERVER_RESPONSE", "content-type,x-many,set-cookie")
@@ -388,7 +386,7 @@ def test_the_headers_that_the_environment_names_are_captured(
         ("/gr\u00fc\u00dfe", "/gr%C3%BC%C3%9Fe", "localhost", True),
     ],
 )
-def test_a_url_that_is_excluded_is_neither_traced_nor_named_in_the_response(
+def test_an_excluded_url_has_no_span_and_no_trace_headers(
     recorder: Recorder, excluded: str, url: str, host: str, is_excluded: bool
 ) -> None:
     builder = EnvironBuilder(url)
@@ -466,7 +464,7 @@ print(json.dumps([dict(span.attributes), [event.name for event in span.events], 
         ({"enable_commenter": False}, None),
     ],
 )
-def test_the_stock_instrumentor_comments_sql_where_that_is_asked_for(
+def test_the_stock_instrumentor_comments_sql_on_request(
     recorder: Recorder, arguments: dict[str, Any], tags: set[str] | None
 ) -> None:
     app = recorder.app(**arguments)
@@ -479,7 +477,7 @@ def test_the_stock_instrumentor_comments_sql_where_that_is_asked_for(
     assert len(recorder.spans()) == 1
 
 
-def test_an_argument_that_nobody_knows_is_an_error_as_with_the_stock_instrumentor() -> None:
+def test_an_unknown_argument_is_an_error_as_with_the_stock_instrumentor() -> None:
     with pytest.raises(TypeError, match="excluded_paths"):
         FlaskInstrumentor().instrument_app(flask.Flask("shop"), excluded_paths="/health")
 
@@ -497,7 +495,7 @@ def points(reader: InMemoryMetricReader) -> dict[str, Any]:
     }
 
 
-def test_the_duration_is_the_spans_and_its_exemplar_leads_to_it(recorder: Recorder) -> None:
+def test_the_duration_equals_the_spans_and_its_exemplar_links_to_it(recorder: Recorder) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], exemplar_filter=AlwaysOnExemplarFilter())
     recorder.app(meter_provider=provider).test_client().get("/hello/a")

@@ -55,7 +55,7 @@ def goes_to(monkeypatch: pytest.MonkeyPatch, **environ: str) -> dict[str, list[s
         ("x" * 30, "key"),
     ],
 )
-def test_a_key_is_known_by_its_shape(key: str, kind: str) -> None:
+def test_the_format_of_a_key_gives_its_kind(key: str, kind: str) -> None:
     assert problem_with_key(key) is None
     assert keys.kind_of(key) == kind
     assert keys.is_classic(key) == kind.startswith("classic")
@@ -75,7 +75,7 @@ def test_a_key_is_known_by_its_shape(key: str, kind: str) -> None:
         ("short", "is too short"),
     ],
 )
-def test_what_is_wrong_with_a_key_is_named_without_the_key(text: str, problem: str) -> None:
+def test_a_problem_with_a_key_is_named_without_the_key(text: str, problem: str) -> None:
     assert problem_with_key(text) == problem
 
 
@@ -105,7 +105,7 @@ def test_a_key_in_dotenv_is_picked_up_when_it_changes(
     assert caplog.messages[-1] == "Telemetry now goes to Honeycomb too."
 
 
-def test_a_key_of_the_environment_wins_over_files(tmp_path: Path) -> None:
+def test_a_key_in_the_environment_overrides_files(tmp_path: Path) -> None:
     (dotenv := tmp_path / ".env").write_text(f"HONEYCOMB_API_KEY={KEY}\n")
     (file := tmp_path / "key").write_text(f"{KEY}\n")
     environ = {"HONEYCOMB_API_KEY": OTHER_KEY, "HONEYCOMB_API_KEY_FILE": str(file)}
@@ -157,7 +157,7 @@ def test_a_fifo_is_read_once(tmp_path: Path) -> None:
     dotenv.read_bytes()  # lets the second writer go
 
 
-def test_a_fifo_without_a_writer_keeps_nothing_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fifo_without_a_writer_does_not_block_startup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "FIFO_WAIT", 0.05)
     os.mkfifo(dotenv := tmp_path / ".env")
     key = HoneycombKey({}, dotenv)
@@ -168,7 +168,7 @@ def test_a_fifo_without_a_writer_keeps_nothing_from_starting(tmp_path: Path, mon
 # Routes.
 
 
-def test_without_anything_telemetry_goes_nowhere_and_one_warning_says_what_to_do(
+def test_without_settings_one_warning_explains_what_to_do(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert goes_to(monkeypatch) == {"traces": [], "logs": [], "metrics": []}
@@ -182,7 +182,7 @@ def test_without_anything_telemetry_goes_nowhere_and_one_warning_says_what_to_do
     ]
 
 
-def test_a_key_sends_traces_and_logs_to_honeycomb_and_metrics_when_asked(
+def test_a_key_sends_traces_logs_and_enabled_metrics_to_honeycomb(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -202,7 +202,7 @@ def test_a_classic_key_sends_to_the_dataset_of_the_service(monkeypatch: pytest.M
     assert routes.destinations("traces")[0]["headers"] == headers
 
 
-def test_standard_variables_win_over_a_key_signal_by_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_variables_override_a_key_for_each_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     found = goes_to(
         monkeypatch,
         HONEYCOMB_API_KEY=KEY,
@@ -222,7 +222,7 @@ def test_standard_variables_win_over_a_key_signal_by_signal(monkeypatch: pytest.
     assert routes.routes().announcement() == (logging.INFO, sentence)
 
 
-def test_the_viewer_is_added_in_development_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_viewer_is_added_only_in_development(monkeypatch: pytest.MonkeyPatch) -> None:
     viewer = {"VIEWER_ENDPOINT": "http://127.0.0.1:4318/"}
     assert goes_to(monkeypatch, **viewer)["traces"] == []
     monkeypatch.setattr(routes, "_routes", None)
@@ -233,7 +233,7 @@ def test_the_viewer_is_added_in_development_alone(monkeypatch: pytest.MonkeyPatc
     assert [each["headers"] for each in routes.destinations("logs")] == [{"secret": "x"}, {"secret": ""}]
 
 
-def test_opentelemetrys_own_exporter_reaches_this_machine_past_a_proxy(
+def test_stock_exporters_reach_this_machine_without_a_proxy(
     monkeypatch: pytest.MonkeyPatch, receiver: Receiver
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -243,7 +243,7 @@ def test_opentelemetrys_own_exporter_reaches_this_machine_past_a_proxy(
     assert [each.path for each in receiver.received] == ["/v1/metrics"]
 
 
-def test_the_region_of_the_project_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_region_of_the_project_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
         f'[tool.traced-flask]\nhoneycomb-api-endpoint = "{regions.EU.api}"\n', encoding="utf-8"
     )
@@ -277,7 +277,7 @@ def test_an_address_that_is_both_standard_and_the_viewers_gets_telemetry_once(mo
         ),
     ],
 )
-def test_a_setting_that_cannot_be_followed_is_named_and_nothing_is_sent_elsewhere(
+def test_an_invalid_setting_is_named_and_nothing_is_sent_elsewhere(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], problem: str
 ) -> None:
     assert goes_to(monkeypatch, **environ)["traces"] == []
@@ -327,7 +327,7 @@ def test_an_exporter_with_arguments_sends_there_alone(
     assert caplog.messages[1:] == ["Telemetry goes to http://127.0.0.1:9."]
 
 
-def test_what_pythons_logging_does_not_write_a_server_writes_for_its_workers(
+def test_a_server_announces_for_its_workers_what_python_does_not_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(routes, "_announced_for_workers", False)
@@ -359,7 +359,7 @@ def honeycomb(monkeypatch: pytest.MonkeyPatch, httpserver: HTTPServer) -> HTTPSe
     return httpserver
 
 
-def test_the_page_of_a_trace_is_the_viewers_until_honeycomb_has_said_whose_the_key_is(
+def test_trace_links_use_the_viewer_until_the_team_of_the_key_is_known(
     monkeypatch: pytest.MonkeyPatch, honeycomb: HTTPServer
 ) -> None:
     provider = TracerProvider(resource=Resource({"service.name": "My Shop"}))
@@ -374,7 +374,7 @@ def test_the_page_of_a_trace_is_the_viewers_until_honeycomb_has_said_whose_the_k
         assert links.trace_url() is None
 
 
-def test_the_viewer_is_told_where_honeycomb_shows_the_traces_of_the_service_that_sends(
+def test_the_viewer_gets_the_honeycomb_url_of_the_services_traces(
     monkeypatch: pytest.MonkeyPatch, honeycomb: HTTPServer
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")

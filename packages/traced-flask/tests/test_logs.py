@@ -56,7 +56,7 @@ def test_a_record_that_cannot_be_formatted_does_not_raise(
     assert "Logging error" in capsys.readouterr().err
 
 
-def test_a_handler_that_is_detached_sends_no_more(sent: InMemoryLogRecordExporter) -> None:
+def test_a_detached_handler_sends_nothing(sent: InMemoryLogRecordExporter) -> None:
     detach()
     logging.getLogger("app").error("not sent")
     assert bodies(sent) == []
@@ -81,7 +81,7 @@ def test_lines_have_the_ids_of_the_current_span(written: io.StringIO) -> None:
     assert within.endswith(f"INFO app {ids} within")
 
 
-def test_access_log_lines_stay_as_they_are_and_health_checks_are_left_out(written: io.StringIO) -> None:
+def test_access_log_lines_are_unchanged_and_health_checks_are_skipped(written: io.StringIO) -> None:
     for line in ('"GET /healthz HTTP/1.1" 200', '"HEAD /api/health?x HTTP/1.1" 200', '"GET /healthy HTTP/1.1" 200'):
         logging.getLogger("werkzeug").info(line)
     assert written.getvalue() == '"GET /healthy HTTP/1.1" 200\n'

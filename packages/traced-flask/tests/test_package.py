@@ -44,13 +44,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_is_built_byte_for_byte_again(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_build_is_reproducible(wheel: Path, tmp_path: Path) -> None:
     assert build(tmp_path).read_bytes() == wheel.read_bytes()
 
 
-def test_the_readmes_program_is_traced_with_nothing_but_the_wheel(
-    wheel: Path, tmp_path: Path, receiver: Receiver
-) -> None:
+def test_the_readmes_program_works_with_only_the_wheel(wheel: Path, tmp_path: Path, receiver: Receiver) -> None:
     python = str(tmp_path / "venv" / "bin" / "python")
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True)

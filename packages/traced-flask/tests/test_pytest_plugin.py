@@ -14,7 +14,7 @@ def work(name):
     with trace.get_tracer("app").start_as_current_span(name):
         pass
 
-def test_names(spans):
+def test_spans_are_found_by_name(spans):
     work("one")
     work("two")
     work("two")
@@ -26,17 +26,17 @@ def test_names(spans):
     with pytest.raises(AssertionError, match="0 spans are named 'three'"):
         spans.named("three")
 
-def test_that_each_test_has_spans_of_its_own(spans):
+def test_each_test_has_its_own_spans(spans):
     assert spans.names() == []
 """
 
 
-def test_spans_are_recorded_without_a_set_up(pytester: pytest.Pytester) -> None:
+def test_spans_are_recorded_without_setup(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TESTS)
     pytester.runpytest_subprocess("-q").assert_outcomes(passed=2)
 
 
-def test_spans_are_recorded_beside_the_exporter_of_an_application(pytester: pytest.Pytester) -> None:
+def test_spans_are_recorded_in_addition_to_the_applications_exporter(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """
         from opentelemetry import trace
@@ -52,7 +52,7 @@ def test_spans_are_recorded_beside_the_exporter_of_an_application(pytester: pyte
     assert result.stdout.str().count('"name": "two"') == 2
 
 
-def test_a_project_that_does_not_use_it_is_left_alone(
+def test_the_plugin_does_not_affect_projects_that_do_not_use_it(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [each for each in os.environ if each.startswith("OTEL_")]:

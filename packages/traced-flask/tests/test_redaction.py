@@ -24,7 +24,7 @@ from traced_flask.redaction import redact, redact_query, redact_urls
         ("app.note", "what?", "what?"),
     ],
 )
-def test_a_query_is_redacted_in_the_attributes_that_hold_it(name: str, value: str, expected: str) -> None:
+def test_a_query_is_redacted_in_all_attributes(name: str, value: str, expected: str) -> None:
     recorder = Recorder()
     span = recorder.tracer.start_span("request", attributes={name: value})
     redact(span)
@@ -32,7 +32,7 @@ def test_a_query_is_redacted_in_the_attributes_that_hold_it(name: str, value: st
     assert attributes(recorder.only()) == {name: expected}
 
 
-def test_a_span_that_is_not_recorded_is_left_alone() -> None:
+def test_a_span_that_is_not_recorded_is_not_changed() -> None:
     redact(NonRecordingSpan(SpanContext(1, 1, is_remote=False)))
 
 
@@ -65,5 +65,5 @@ def test_no_message_of_an_exception_shows_a_query(receiver: Receiver, path: str)
 
 
 @pytest.mark.parametrize("text", ["url: /path", "what? url", "KeyError: 'url?'"])
-def test_a_message_without_a_query_is_left_alone(text: str) -> None:
+def test_a_message_without_a_query_is_not_changed(text: str) -> None:
     assert redact_urls(text) == text

@@ -54,7 +54,7 @@ def within(trace_id: int, sampled: bool, **state: str) -> Context:
 
 
 @pytest.mark.parametrize("rate", [1, 2, 10, 1000])
-def test_counts_of_many_traces_are_right_within_the_statistics(rate: int) -> None:
+def test_weighted_counts_of_many_traces_are_statistically_correct(rate: int) -> None:
     keep, ids = ConsistentProbabilitySampler(rate), some_ids(20_000)
     results = [result for each in ids if is_sampled(result := keep.should_sample(NO_PARENT, each, "x"))]
     deviation = (len(ids) * (1 / rate) * (1 - 1 / rate)) ** 0.5
@@ -63,7 +63,7 @@ def test_counts_of_many_traces_are_right_within_the_statistics(rate: int) -> Non
     assert abs(estimated - len(ids)) <= 3 * deviation * rate
 
 
-def test_the_decision_and_what_travels_are_those_that_opentelemetry_specifies() -> None:
+def test_decision_and_tracestate_follow_opentelemetrys_specification() -> None:
     """The SDK has samplers of that specification too, still experimental: they come to the same answer."""
     theirs = pytest.importorskip("opentelemetry.sdk.trace._sampling_experimental")
     other = theirs.composite_sampler(theirs.composable_traceid_ratio_based(0.1))
@@ -74,7 +74,7 @@ def test_the_decision_and_what_travels_are_those_that_opentelemetry_specifies() 
 
 
 @pytest.mark.parametrize("rate", [1, 10])
-def test_a_trace_that_its_parent_left_out_stays_out(rate: int) -> None:
+def test_an_unsampled_parents_trace_is_dropped(rate: int) -> None:
     for trace_id in some_ids(100):
         result = decide(rate, trace_id, within(trace_id, sampled=False, mine="1"))
         assert not is_sampled(result)
@@ -92,7 +92,7 @@ def test_a_trace_that_its_parent_left_out_stays_out(rate: int) -> None:
         ({"other": "th:8"}, 1),
     ],
 )
-def test_a_trace_that_its_parent_kept_is_kept_at_its_parents_rate(state: dict[str, str], rate: int) -> None:
+def test_a_sampled_parents_trace_is_kept_at_the_parents_rate(state: dict[str, str], rate: int) -> None:
     for trace_id in some_ids(100):
         result = decide(10, trace_id, within(trace_id, sampled=True, **state), attributes={"a": 1})
         assert result.decision == Decision.RECORD_AND_SAMPLE
@@ -100,19 +100,19 @@ def test_a_trace_that_its_parent_kept_is_kept_at_its_parents_rate(state: dict[st
         assert dict(result.trace_state or {}) == state
 
 
-def test_a_caller_that_may_not_decide_is_decided_on_by_the_traces_id() -> None:
+def test_the_trace_id_decides_for_a_caller_that_may_not_decide() -> None:
     for trace_id in some_ids(100):
         parent = context.set_value(UNDECIDED, True, within(trace_id, sampled=False, ot="th:8"))
         assert decide(10, trace_id, parent).decision == decide(10, trace_id).decision
 
 
 @pytest.mark.parametrize("ot", [None, "", "th:", "th:xyz", "th:ffffffffffffff", "th:123456789012345", "xth:8", "TH:8"])
-def test_a_rate_that_cannot_be_believed_multiplies_nothing(ot: str | None) -> None:
+def test_an_implausible_rate_is_ignored(ot: str | None) -> None:
     assert rate_in(ot) == 1
 
 
 @pytest.mark.parametrize("rate", [2, 3, 7, 33, 999, 12_345, 1_000_000])
-def test_any_rate_arrives_as_it_was_sent(rate: int) -> None:
+def test_any_rate_survives_tracestate(rate: int) -> None:
     result = decide(rate, (1 << 56) - 1)
     assert result.attributes == {"SampleRate": rate}
     assert result.trace_state is not None
@@ -140,7 +140,7 @@ def test_every_span_of_a_trace_has_its_rate_in_every_service_and_no_trace_is_hal
 
 
 @pytest.mark.parametrize(("asked", "rate"), [("", 1), ("1", 1), (" 25 ", 25), ("ten", 1), ("0", 1), ("\u0661", 1)])
-def test_the_rate_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch, asked: str, rate: int) -> None:
+def test_the_rate_is_the_configured_one(monkeypatch: pytest.MonkeyPatch, asked: str, rate: int) -> None:
     monkeypatch.setenv("SAMPLE_RATE", asked)
     found = sampler()
     assert isinstance(found, ConsistentProbabilitySampler)

@@ -144,7 +144,7 @@ def test_empty_variables_count_as_unset(run: Run) -> None:
     }
 
 
-def test_every_value_that_is_none_is_reported_by_the_name_of_its_variable(run: Run) -> None:
+def test_every_invalid_value_is_reported_by_its_variable(run: Run) -> None:
     environ = {**dict.fromkeys([*NUMBERS, *OTHERS], MARKED), **dict.fromkeys(PATTERNS, f"*/{MARKED}")}
     starts(run, environ, reported=list(environ))
 
@@ -154,7 +154,7 @@ def test_a_number_that_is_out_of_every_range_is_replaced(run: Run, value: str) -
     starts(run, dict.fromkeys(NUMBERS, value), reported=NUMBERS)
 
 
-def test_long_values_keep_nothing_from_starting(run: Run) -> None:
+def test_long_values_do_not_block_startup(run: Run) -> None:
     long = "a" * 100_000
     environ = {
         "OTEL_SERVICE_NAME": long,
@@ -237,7 +237,7 @@ def test_disabled_telemetry_reports_nothing(run: Run) -> None:
         ),
     ],
 )
-def test_what_cannot_be_followed_is_replaced_and_reported(
+def test_invalid_values_are_replaced_and_reported(
     given: dict[str, str], used: dict[str, str | None], sentence: str | None
 ) -> None:
     environ = dict(given)
@@ -261,7 +261,7 @@ def test_what_cannot_be_followed_is_replaced_and_reported(
         (f"={MARKED}", None, "a header without a name"),
     ],
 )
-def test_headers_in_a_wrong_form_are_reported_by_name_alone(text: str, used: str | None, header: str | None) -> None:
+def test_invalid_headers_are_reported_by_name_only(text: str, used: str | None, header: str | None) -> None:
     usable, wrong = checks.headers(text)
     assert usable == used
     expected = f"contains {header} in another form than name=value,name=value; it is not sent"
@@ -269,7 +269,7 @@ def test_headers_in_a_wrong_form_are_reported_by_name_alone(text: str, used: str
     assert MARKED not in "".join(wrong)
 
 
-def test_a_file_that_holds_no_certificates_is_reported_by_the_name_of_its_variable(tmp_path: Path) -> None:
+def test_a_file_without_certificates_is_reported_by_its_variable(tmp_path: Path) -> None:
     (file := tmp_path / "ca.pem").write_text("nothing")
     assert checks.certificate(str(file)) == (
         None,

@@ -32,7 +32,7 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-def test_spans_of_a_generator_are_children_also_from_one_part_to_the_next(recorder: Recorder) -> None:
+def test_spans_across_parts_of_a_generator_are_children(recorder: Recorder) -> None:
     app = recorder.app()
 
     @app.get("/stream")
@@ -70,7 +70,7 @@ def test_a_generator_keeps_the_request(recorder: Recorder) -> None:
 
 
 @pytest.mark.parametrize(("after", "status"), [(0, 500), (1, 200)])
-def test_an_error_in_a_generator_is_on_the_span_with_the_status_that_the_client_gets(
+def test_an_error_in_a_generator_is_recorded_with_the_clients_status(
     recorder: Recorder, after: int, status: int
 ) -> None:
     app = recorder.app()
@@ -88,7 +88,7 @@ def test_an_error_in_a_generator_is_on_the_span_with_the_status_that_the_client_
     assert attributes(span)["http.response.status_code"] == status
 
 
-def test_a_client_that_leaves_early_is_no_error(recorder: Recorder) -> None:
+def test_a_client_that_disconnects_early_is_not_an_error(recorder: Recorder) -> None:
     app = recorder.app()
 
     @app.get("/stream")
@@ -105,7 +105,7 @@ def test_a_client_that_leaves_early_is_no_error(recorder: Recorder) -> None:
     assert "error.type" not in attributes(request)
 
 
-def test_what_runs_when_a_body_is_closed_runs_within_the_span(recorder: Recorder) -> None:
+def test_closing_a_body_runs_within_the_span(recorder: Recorder) -> None:
     app = recorder.app()
     seen: list[trace.Span] = []
 
@@ -137,7 +137,7 @@ def test_an_error_while_a_body_is_closed_is_on_the_span(recorder: Recorder) -> N
 
 
 @pytest.mark.parametrize("path", ["/hello/a", "/nowhere", "/pieces", "/length"])
-def test_a_body_that_has_all_its_bytes_ends_the_span_though_nobody_closes_it(recorder: Recorder, path: str) -> None:
+def test_a_complete_body_ends_the_span_even_if_nobody_closes_it(recorder: Recorder, path: str) -> None:
     app = recorder.app()
     app.add_url_rule("/pieces", "pieces", lambda: flask.Response(["a", "b"]))
     app.add_url_rule("/length", "length", lambda: flask.Response(iter("a"), headers={"Content-Length": "1"}))
@@ -146,7 +146,7 @@ def test_a_body_that_has_all_its_bytes_ends_the_span_though_nobody_closes_it(rec
     assert answer.status_code in (200, 404)
 
 
-def test_a_stream_ends_and_is_measured_once_when_its_last_part_is_taken(recorder: Recorder) -> None:
+def test_a_stream_ends_and_is_measured_once_after_its_last_part(recorder: Recorder) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     app = recorder.app(meter_provider=provider)
@@ -165,7 +165,7 @@ def test_a_stream_ends_and_is_measured_once_when_its_last_part_is_taken(recorder
     provider.shutdown()
 
 
-def test_nothing_of_a_stream_is_held_after_it_has_ended(recorder: Recorder) -> None:
+def test_an_ended_stream_is_not_kept_in_memory(recorder: Recorder) -> None:
     app = recorder.app()
     held: list[weakref.ref[Any]] = []
 
@@ -341,7 +341,7 @@ def test_an_error_in_a_stream_of_a_server_is_on_the_span(server: Server) -> None
     assert span["attributes"]["error.type"] == "LookupError"
 
 
-def test_a_client_that_leaves_a_server_early_is_no_error(server: Server) -> None:
+def test_a_client_that_disconnects_from_a_server_is_not_an_error(server: Server) -> None:
     before = len(server.spans())
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
