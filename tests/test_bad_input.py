@@ -185,7 +185,7 @@ def check_form(answer: Answer, project: Path) -> None:
         assert each.decode() not in str(answer.headers)
 
 
-def test_whatever_is_sent_is_answered_or_refused(service: Service, installed_project: Path) -> None:
+def test_any_request_gets_a_response_or_is_rejected(service: Service, installed_project: Path) -> None:
     allowed = {200, 308, 400, 404, 405, 414, 417, 431}
     workers, lines = service.workers(), len(service.server.output().splitlines())
 

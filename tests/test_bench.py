@@ -24,7 +24,7 @@ def main() -> ModuleType:
     return module
 
 
-def test_the_report_is_made_of_the_figures(main: ModuleType) -> None:
+def test_the_report_is_generated_from_the_figures(main: ModuleType) -> None:
     figures = json.loads((BENCH / "figures.json").read_text("utf-8"))
     assert figures.keys() == main.PARTS.keys()
     assert main.report(figures) == (BENCH / "RESULTS.md").read_text("utf-8")
@@ -33,14 +33,14 @@ def test_the_report_is_made_of_the_figures(main: ModuleType) -> None:
         assert main.markdown(table).partition("\n\n")[2] in page
 
 
-def test_tables_of_a_page_follow_the_figures(main: ModuleType) -> None:
+def test_tables_in_pages_match_the_figures(main: ModuleType) -> None:
     page = "Before.\n\n| a | b |\n| --- | ---: |\n| one | 1 |\n| two | 2 |\n\nAfter.\n\n| c |\n| --- |\n| 3 |\n"
     renewed = main.renew(page, [{"title": "A", "columns": ["a", "b"], "rows": [["one", "5"]], "note": "A note."}])
     assert renewed == "Before.\n\n| a | b |\n| --- | ---: |\n| one | 5 |\n\nAfter.\n\n| c |\n| --- |\n| 3 |\n"
 
 
 @pytest.mark.parametrize("part", ["cost", "delivery", "viewer", "scaling"])
-def test_a_part_measures_and_writes_nothing_when_it_is_quick(part: str) -> None:
+def test_a_quick_run_of_a_part_measures_and_writes_nothing(part: str) -> None:
     before = (BENCH / "figures.json").read_bytes()
     command = [sys.executable, str(BENCH), "--quick", part]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
@@ -49,7 +49,7 @@ def test_a_part_measures_and_writes_nothing_when_it_is_quick(part: str) -> None:
     assert (BENCH / "figures.json").read_bytes() == before
 
 
-def test_rows_of_a_browser_are_left_out_with_a_reason_where_there_is_none() -> None:
+def test_browser_rows_are_skipped_with_a_reason_without_a_browser() -> None:
     command = [sys.executable, str(BENCH), "--quick", "viewer"]
     without = environment(PATH="", CHROMIUM="")
     done = subprocess.run(command, env=without, capture_output=True, text=True, timeout=300)

@@ -68,7 +68,7 @@ def standard_error(happened: list[Request]) -> float:
     return math.sqrt(sum(weight - 1 for weight in weights))
 
 
-def test_weighted_counts_of_10_000_traces_agree_with_what_happened(collector: Callable[..., Collector]) -> None:
+def test_weighted_counts_of_10_000_traces_match_the_real_counts(collector: Callable[..., Collector]) -> None:
     happened, sent = traffic()
     with receiving() as receiver:
         gateway = collector(receiver)
@@ -103,7 +103,7 @@ def test_weighted_counts_of_10_000_traces_agree_with_what_happened(collector: Ca
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_spans_that_come_late_get_the_decision_and_the_weight_of_their_trace(
+def test_late_spans_get_the_decision_and_weight_of_their_trace(
     collector: Callable[..., Collector], restarted: bool
 ) -> None:
     many = [Request(trace_id) for trace_id in trace_ids(100, seed=2)]
@@ -134,7 +134,7 @@ def test_another_percentage_gives_another_weight(collector: Callable[..., Collec
     assert 0.15 * 900 < len(spans) < 0.35 * 900
 
 
-def test_the_key_goes_to_honeycomb_and_nowhere_else(collector: Callable[..., Collector]) -> None:
+def test_the_key_goes_only_to_honeycomb(collector: Callable[..., Collector]) -> None:
     log = ExportLogsServiceRequest()
     log.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "hello"
     metric = ExportMetricsServiceRequest()
@@ -155,9 +155,7 @@ def test_the_key_goes_to_honeycomb_and_nowhere_else(collector: Callable[..., Col
 
 
 @pytest.mark.parametrize("variable", ["HONEYCOMB_API_KEY", "HONEYCOMB_API_KEY_FILE"])
-def test_a_key_from_a_file_may_end_with_its_line(
-    collector: Callable[..., Collector], tmp_path: Path, variable: str
-) -> None:
+def test_a_key_file_may_end_with_a_newline(collector: Callable[..., Collector], tmp_path: Path, variable: str) -> None:
     """A Secret that is made from a file has the line end too."""
     key = f"{MARKED}\n"
     file = tmp_path / "key"

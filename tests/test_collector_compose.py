@@ -32,7 +32,7 @@ def ask(port: str, count: int) -> set[str]:
 
 @pytest.mark.docker
 @pytest.mark.parametrize("variable", ["HONEYCOMB_API_KEY", "HONEYCOMB_API_KEY_FILE"])
-def test_traces_go_through_the_collector_which_alone_uses_the_key_and_survives_a_restart(
+def test_traces_go_through_the_collector_the_only_holder_of_the_key_across_a_restart(
     collector_image: str, honeycomb: Receiver, render: Callable[..., Path], tmp_path: Path, variable: str
 ) -> None:
     project = render(deployment="Kubernetes too")

@@ -30,7 +30,7 @@ from processes import gunicorn
 from receiver import eventually, receiving
 
 
-def test_a_collector_that_is_restarted_in_mid_flow_loses_nothing_that_it_acknowledged(
+def test_a_collector_restarted_under_load_loses_no_acknowledged_data(
     collector: Callable[..., Collector],
 ) -> None:
     """While its destination is down, too: what was decided is on disk, and what was not is decided at the end."""
@@ -52,7 +52,7 @@ def test_a_collector_that_is_restarted_in_mid_flow_loses_nothing_that_it_acknowl
     assert all({span["name"] for span in traces[each]} == {"part 0", "part 1", "part 2"} for each in wanted)
 
 
-def test_a_killed_collector_loses_at_most_the_last_traces_which_it_had_not_decided_on(
+def test_a_killed_collector_loses_at_most_undecided_traces(
     collector: Callable[..., Collector],
 ) -> None:
     """The tail sampler holds undecided traces in memory; what it has decided on is in files."""
@@ -104,7 +104,7 @@ def test_logs_are_on_disk_before_they_are_acknowledged(collector: Callable[..., 
         assert eventually(lambda: lines() == {f"line {number}" for number in range(50)}, 60)
 
 
-def test_without_the_sampler_a_killed_collector_loses_nothing_that_it_acknowledged(
+def test_without_the_sampler_a_killed_collector_loses_no_acknowledged_data(
     collector: Callable[..., Collector],
 ) -> None:
     down = threading.Event()
@@ -122,7 +122,7 @@ def test_without_the_sampler_a_killed_collector_loses_nothing_that_it_acknowledg
         assert not wanted - set(receiver.traces())
 
 
-def test_a_collector_without_memory_refuses_with_503(collector: Callable[..., Collector]) -> None:
+def test_a_collector_without_memory_responds_503(collector: Callable[..., Collector]) -> None:
     """503 is what makes an OTLP client keep its data and send it again."""
     small = ["processors::memory_limiter::limit_mib: 1", "processors::memory_limiter::spike_limit_mib: 0"]
     body = encode([each for each in Request(bytes(range(16))).spans() if each[0] == "backend"])
@@ -135,7 +135,7 @@ def test_a_collector_without_memory_refuses_with_503(collector: Callable[..., Co
         assert eventually(lambda: status() == 503, 30)
 
 
-def test_a_collector_with_full_queues_makes_clients_wait_and_loses_nothing_that_it_acknowledged(
+def test_a_collector_with_full_queues_makes_clients_wait_and_loses_no_acknowledged_data(
     collector: Callable[..., Collector],
 ) -> None:
     down = threading.Event()
@@ -157,7 +157,7 @@ def test_a_collector_with_full_queues_makes_clients_wait_and_loses_nothing_that_
         assert not wanted - set(receiver.traces())
 
 
-def test_a_full_collector_does_not_slow_the_application_down_and_gets_everything_later(
+def test_a_full_collector_does_not_slow_the_application_and_gets_all_data_later(
     collector: Callable[..., Collector], installed_project: Path, tmp_path: Path
 ) -> None:
     down = threading.Event()

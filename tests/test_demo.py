@@ -42,7 +42,7 @@ def demo(checkout: Path, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_port_in_use_is_one_line_before_anything_is_made(checkout: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line_before_anything_is_created(checkout: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = demo(checkout, **{**ports(), "VIEWER_PORT": port})
@@ -58,13 +58,13 @@ def test_a_port_in_use_is_one_line_before_anything_is_made(checkout: Path) -> No
     assert not (checkout / "demo").exists()
 
 
-def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
+def test_an_invalid_port_is_reported_in_one_line(checkout: Path) -> None:
     done = demo(checkout, PORT="http")
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert lines == ["PORT is 'http', not a port from 1 to 65535. For example: make demo PORT=4567"]
 
 
-def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> None:
+def test_an_old_python_is_reported_in_one_line_before_anything_is_created(checkout: Path) -> None:
     as_if_old = (
         "import sys, runpy; sys.version_info = (3, 9, 1); sys.version = '3.9.1 (old)'; runpy.run_path('demo.py', "
     )
@@ -76,7 +76,7 @@ def test_an_old_python_is_one_line_before_anything_is_made(checkout: Path) -> No
     assert not (checkout / ".venv").exists()
 
 
-def test_no_network_is_one_line_and_nothing_is_installed(checkout: Path) -> None:
+def test_a_missing_network_is_reported_in_one_line_and_nothing_is_installed(checkout: Path) -> None:
     nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_NO_CACHE_DIR": "1"}
     nowhere["PIP_RETRIES"] = "1"
     without = {name: "" for name in os.environ if name.startswith("PIP_")}
@@ -140,9 +140,7 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
         program.kill()
 
 
-def test_a_second_demo_renders_a_changed_template_again_but_never_over_somebodys_changes(
-    checkout: Path, tmp_path: Path
-) -> None:
+def test_a_second_demo_renders_a_changed_template_but_never_overwrites_edits(checkout: Path, tmp_path: Path) -> None:
     readme = checkout / "demo" / "README.md"
 
     def second_demo(name: str) -> str:
@@ -175,7 +173,7 @@ def test_a_second_demo_renders_a_changed_template_again_but_never_over_somebodys
     assert (checkout / "demo" / ".env").read_text() == "# mine\n"
 
 
-def test_a_demo_of_an_older_release_stays_as_it_is(checkout: Path) -> None:
+def test_a_demo_of_an_older_release_is_not_changed(checkout: Path) -> None:
     shutil.rmtree(checkout / "demo", ignore_errors=True)
     (checkout / "demo").mkdir()
     (checkout / "demo" / ".template").write_text("5f" * 32)
@@ -197,7 +195,7 @@ def test_an_invalid_answer_to_make_new_is_explained_without_a_traceback(checkout
     assert not (checkout.parent / "con").exists()
 
 
-def test_make_new_asks_again_about_what_was_refused_and_keeps_the_rest(checkout: Path, tmp_path: Path) -> None:
+def test_make_new_repeats_invalid_questions_and_keeps_valid_answers(checkout: Path, tmp_path: Path) -> None:
     asking = pexpect.spawn(
         sys.executable, ["demo.py", "--new"], cwd=str(checkout), env=environment(HOME=str(tmp_path)), timeout=60
     )

@@ -184,7 +184,7 @@ def test_opened_without_a_key_the_first_request_is_a_trace_across_two_services(o
 
 
 @pytest.mark.docker
-def test_the_workspace_has_what_a_person_works_with(opened: Devcontainer) -> None:
+def test_the_workspace_has_the_tools(opened: Devcontainer) -> None:
     """git among it, for the folder is the repository's."""
     assert opened.inside("id", "-u").splitlines()[-1] == str(OWNER[0])
     opened.inside("git", "add", "--all")
@@ -220,14 +220,14 @@ def test_the_workflow_builds_its_image_from_the_published_one_and_runs_its_tests
 
 
 @pytest.mark.docker
-def test_a_backend_that_crashes_leaves_the_editor_alone(opened: Devcontainer) -> None:
+def test_a_backend_crash_does_not_affect_the_editor(opened: Devcontainer) -> None:
     docker("kill", f"{opened.name}-backend-1")
     assert opened.inside("echo", "still", "here").endswith("still here")
     docker("start", f"{opened.name}-backend-1")
 
 
 @pytest.mark.docker
-def test_a_secret_of_the_platform_reaches_the_backend_and_is_shown_nowhere(opened: Devcontainer) -> None:
+def test_a_platform_secret_reaches_the_backend_and_is_never_shown(opened: Devcontainer) -> None:
     secrets = opened.folder.parent / "secrets.json"
     secrets.write_text(json.dumps({"HONEYCOMB_API_KEY": KEY}))
     opened.up("--secrets-file", str(secrets))

@@ -228,16 +228,14 @@ def found_in(image: str, *needles: bytes) -> set[bytes]:
 
 
 @pytest.mark.docker
-def test_no_layer_of_an_image_holds_what_lies_beside_the_code(images: str) -> None:
+def test_no_image_layer_contains_files_other_than_code(images: str) -> None:
     assert found_in(f"{images}-prod", MARK.encode(), b"home-activities-mock-data") == {b"home-activities-mock-data"}
     assert found_in(f"{images}-dev", MARK.encode(), b"setpriv --reuid") == {b"setpriv --reuid"}
 
 
 @pytest.mark.docker
 @pytest.mark.parametrize("version", ["3.14", "3.13"])
-def test_the_production_image_holds_the_app_and_nothing_for_an_intruder(
-    request: pytest.FixtureRequest, version: str
-) -> None:
+def test_the_production_image_contains_the_app_and_no_tools(request: pytest.FixtureRequest, version: str) -> None:
     image = request.getfixturevalue("images" if version == "3.14" else "closed_images") + "-prod"
     programs, modules, app, pip, without_bytecode, writable = docker(
         "run", "--rm", image, "python", "-c", UNWANTED
@@ -253,9 +251,7 @@ def test_the_production_image_holds_the_app_and_nothing_for_an_intruder(
 
 @pytest.mark.docker
 @pytest.mark.parametrize("port", ["", "8080"])
-def test_the_production_image_listens_where_port_says_and_survives_empty_variables(
-    closed_images: str, port: str
-) -> None:
+def test_the_production_image_listens_on_port_and_accepts_empty_variables(closed_images: str, port: str) -> None:
     """The image was built from files that nobody but their owner may read."""
     number = port or "4567"
     locks = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=64", "--memory=256m")
@@ -306,7 +302,7 @@ def test_the_first_request_is_a_trace_across_two_services_though_there_is_a_prox
 
 
 @pytest.mark.docker
-def test_make_up_ends_in_the_addresses_and_ctrl_c_stops_everything(
+def test_make_up_prints_the_addresses_last_and_ctrl_c_stops_everything(
     closed: Path, closed_images: str, tmp_path: Path
 ) -> None:
     with cleaned_up(Stack(closed, closed_images)) as stack:
@@ -345,7 +341,7 @@ def test_make_up_names_a_port_that_is_in_use_and_leaves_nothing_running(closed: 
 
 
 @pytest.mark.docker
-def test_ports_are_published_on_this_machine_alone(dev: Stack) -> None:
+def test_ports_are_published_only_on_this_machine(dev: Stack) -> None:
     ports = [container["NetworkSettings"]["Ports"] for container in dev.containers()]
     bindings = [binding for each in ports for bound in each.values() for binding in bound or []]
     assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
@@ -353,7 +349,7 @@ def test_ports_are_published_on_this_machine_alone(dev: Stack) -> None:
 
 
 @pytest.mark.docker
-def test_a_person_has_what_they_need_inside_and_what_they_make_is_theirs(dev: Stack) -> None:
+def test_the_container_has_its_tools_and_the_user_owns_new_files(dev: Stack) -> None:
     assert dev.inside("id", "-u") == str(OWNER[0])
     assert dev.inside("id", "-un") == "dev"
     dev.inside(
@@ -370,7 +366,7 @@ def test_a_person_has_what_they_need_inside_and_what_they_make_is_theirs(dev: St
 
 
 @pytest.mark.docker
-def test_an_edit_on_the_host_changes_the_answer_without_a_restart(dev: Stack) -> None:
+def test_an_edit_on_the_host_takes_effect_without_a_restart(dev: Stack) -> None:
     file = dev.folder / "example" / "activities.py"
     before = file.read_text()
     started = [container["State"]["StartedAt"] for container in dev.containers()]
@@ -403,7 +399,7 @@ def test_the_key_in_the_mount_is_used_replaced_and_never_shown(dev: Stack, honey
 @pytest.mark.parametrize(
     ("owner", "mode", "user"), [(0, 0o700, "0"), (0, 0o777, "1000"), (1000, 0o700, "1000"), (1234, 0o700, "1234")]
 )
-def test_a_folder_of_any_owner_that_is_closed_to_others_works_until_ctrl_c(
+def test_a_private_folder_of_any_owner_works_until_ctrl_c(
     closed: Path, closed_images: str, tmp_path: Path, owner: int, mode: int, user: str
 ) -> None:
     """Docker Desktop shows a folder as root's and open to everybody: there, files are made as dev."""
@@ -459,9 +455,7 @@ def prod(project: Path, images: str, honeycomb: Receiver, proxied: dict[str, str
 
 
 @pytest.mark.docker
-def test_production_is_locked_up_and_loses_nothing_when_it_stops(
-    prod: Callable[..., Stack], honeycomb: Receiver
-) -> None:
+def test_production_is_hardened_and_loses_nothing_on_stop(prod: Callable[..., Stack], honeycomb: Receiver) -> None:
     stack = prod(HONEYCOMB_API_KEY=KEY, WEB_CONCURRENCY="")
     for container in stack.containers():
         config, host = container["Config"], container["HostConfig"]
@@ -485,7 +479,7 @@ def test_production_is_locked_up_and_loses_nothing_when_it_stops(
 
 
 @pytest.mark.docker
-def test_production_reads_the_key_from_a_file_and_notices_a_new_one(
+def test_production_reads_the_key_from_a_file_and_picks_up_a_new_one(
     prod: Callable[..., Stack], honeycomb: Receiver, open_folder: Path
 ) -> None:
     """As compose.prod.yaml says: a folder of mode 700, a file of mode 644 that its owner writes into again."""
@@ -505,7 +499,7 @@ def test_production_reads_the_key_from_a_file_and_notices_a_new_one(
 
 
 @pytest.mark.docker
-def test_a_key_that_docker_would_show_is_warned_of(project: Path, tmp_path: Path) -> None:
+def test_a_key_that_docker_would_show_gives_a_warning(project: Path, tmp_path: Path) -> None:
     """With a `docker` that starts nothing."""
     program = tmp_path / "docker"
     program.write_text(f'#!/bin/sh\ncase " $* " in *" up "*) exit;; esac\nexec {shutil.which("docker")} "$@"\n')

@@ -61,7 +61,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", [*READMES, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_works(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = link.partition("#")
@@ -189,7 +189,7 @@ def test_every_command_and_option_is_listed() -> None:
     assert first_names(REFERENCE / "commands.md", "otlp-viewer") == viewer
 
 
-def test_commands_that_pages_name_exist() -> None:
+def test_commands_named_in_pages_exist() -> None:
     texts = {page: page.read_text("utf-8") for page in [*READMES, *PAGES, ROOT / PROJECT / "README.md"]}
     makefiles = [(ROOT / folder / "Makefile").read_text("utf-8") for folder in (".", PROJECT)]
     targets = {each for text in makefiles for each in re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE)}
@@ -271,7 +271,7 @@ def guides() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("page", list(guides()))
-def test_a_guide_does_what_it_says(
+def test_the_commands_of_a_guide_work(
     page: Path,
     render: Callable[..., Path],
     account: object,  # noqa: F811

@@ -116,7 +116,7 @@ VALID = (
 
 
 @pytest.mark.parametrize("key", INVALID, ids=INVALID.values())
-def test_set_and_load_refuse_the_same_keys_and_say_why(machine: Machine, key: str) -> None:
+def test_set_and_load_reject_the_same_keys_with_reasons(machine: Machine, key: str) -> None:
     machine.dotenv.write_text(f"{NAME}={OTHER}\n")
     assert INVALID[key] in machine.key("set", typed=f"{key}\n" if key else "", exit=1)
     assert not key or INVALID[key] in machine.key("load", **{NAME: key})
@@ -157,7 +157,7 @@ def test_the_backend_accepts_the_same_keys(honeycomb: SimpleNamespace) -> None:
         ("\ufeffHONEYCOMB_API_KEY=old\nÄ=ö\n", "\ufeffHONEYCOMB_API_KEY={}\nÄ=ö\n"),
     ],
 )
-def test_all_other_lines_stay_as_they_are(machine: Machine, before: str, after: str) -> None:
+def test_all_other_lines_are_unchanged(machine: Machine, before: str, after: str) -> None:
     machine.dotenv.write_bytes(before.encode())
     machine.key("set", typed=KEY)
     assert machine.dotenv.read_bytes().decode() == after.format(KEY)
@@ -185,9 +185,7 @@ def values(text: str) -> dict[str, str | None]:
 
 
 @given(TEXTS)
-def test_whatever_is_in_dotenv_the_key_goes_in_and_out_and_the_rest_stays(
-    honeycomb: SimpleNamespace, text: str
-) -> None:
+def test_setting_and_removing_a_key_keeps_the_rest_of_any_dotenv(honeycomb: SimpleNamespace, text: str) -> None:
     if "\\" not in text and "\r" not in text and not re.search(rf"{NAME}\s*$", text, re.MULTILINE):
         assert honeycomb.key_in(text) == (values(text).get(NAME) or None)
     try:
@@ -220,7 +218,7 @@ def test_a_file_that_cannot_be_written_is_named(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1", None])
-def test_a_dotenv_that_cannot_be_read_is_named_and_left_alone(machine: Machine, encoding: str | None) -> None:
+def test_an_unreadable_dotenv_is_reported_and_not_changed(machine: Machine, encoding: str | None) -> None:
     content = f"A=ä\n{NAME}={OTHER}\n".encode(encoding or "utf-8")
     machine.dotenv.write_bytes(content) if encoding else machine.dotenv.mkdir()
     for verb, code in (("set", 1), ("load", 0), ("unset", 1), ("status", 1)):
@@ -228,7 +226,7 @@ def test_a_dotenv_that_cannot_be_read_is_named_and_left_alone(machine: Machine, 
     assert encoding is None or machine.dotenv.read_bytes() == content
 
 
-def test_a_named_pipe_is_read_once_within_a_bound_and_never_written(machine: Machine) -> None:
+def test_a_named_pipe_is_read_once_with_a_timeout_and_never_written(machine: Machine) -> None:
     os.mkfifo(machine.dotenv)
     machine.program.write_text(machine.program.read_text().replace("PIPE_TIMEOUT = 10 ", "PIPE_TIMEOUT = 3 "))
     assert "no program finished writing it within 3 s" in machine.key("load")
@@ -245,7 +243,7 @@ def test_a_named_pipe_is_read_once_within_a_bound_and_never_written(machine: Mac
 @pytest.mark.parametrize(
     ("typed", "code"), [([f'"{KEY}"\n', f"{KEY}\n"], 0), (["\n"], 0), (["\x04"], 0), (["\x03"], 130)]
 )
-def test_the_terminal_asks_without_echo_until_a_key_is_valid_or_skipped(
+def test_the_terminal_prompts_without_echo_until_a_key_is_valid_or_skipped(
     machine: Machine, typed: list[str], code: int
 ) -> None:
     log = io.BytesIO()
@@ -263,7 +261,7 @@ def test_the_terminal_asks_without_echo_until_a_key_is_valid_or_skipped(
 
 
 @pytest.mark.parametrize("arguments", [["set", KEY], ["set", "--key", KEY], [KEY], ["set", f"--key={KEY}"], ["marked"]])
-def test_a_key_on_the_command_line_is_refused_and_not_repeated(machine: Machine, arguments: list[str]) -> None:
+def test_a_key_on_the_command_line_is_rejected_and_not_repeated(machine: Machine, arguments: list[str]) -> None:
     assert "revoke it" in machine.key(*arguments, typed=KEY, exit=2)
     assert not machine.dotenv.exists()
 
@@ -313,12 +311,12 @@ def test_the_most_recent_key_wins(gitpod: Machine) -> None:
     assert gitpod.dotenv.read_text() == f"{NAME}={keys[2]}\n"
 
 
-def test_a_line_of_another_variable_is_not_the_key(gitpod: Machine) -> None:
+def test_another_variable_that_looks_like_the_key_is_ignored(gitpod: Machine) -> None:
     gitpod.gp_store.write_text(json.dumps({"A": f'1\n{NAME}={KEY}\nexport {NAME}={KEY}\nexport {NAME}="{KEY}"\n2'}))
     assert "No Honeycomb API key yet" in gitpod.key("load")
 
 
-def test_a_gp_that_fails_or_is_a_calculator_is_not_told_the_key(machine: Machine) -> None:
+def test_a_failing_or_unrelated_gp_never_gets_the_key(machine: Machine) -> None:
     log = machine.install_gp('echo "$@" >>"$0.log"; exit 1').with_suffix(".log")
     for verb, code in (("set", 1), ("load", 0), ("status", 0), ("unset", 1)):
         machine.key(verb, typed=KEY, exit=code)
@@ -329,7 +327,7 @@ def test_a_gp_that_fails_or_is_a_calculator_is_not_told_the_key(machine: Machine
 
 
 @pytest.mark.parametrize("variable", ["CODESPACES", "GITPOD_ENVIRONMENT_ID"])
-def test_what_is_left_to_a_person_is_said(machine: Machine, variable: str) -> None:
+def test_manual_steps_are_printed(machine: Machine, variable: str) -> None:
     place = {"CODESPACES": "https://github.com/settings/codespaces"}.get(variable, "your user settings, Secrets")
     assert place in machine.key("set", typed=KEY, **{variable: "true"})
     assert place in machine.key("unset", **{variable: "true"})

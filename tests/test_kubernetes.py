@@ -325,7 +325,7 @@ class TestBase:
 
     @pytest.mark.parametrize("service", ["backend", "profiles"])
     @pytest.mark.parametrize("how", ["deleted", "evicted"])
-    def test_a_pod_that_goes_fails_no_request_and_loses_no_span(self, base: Namespace, how: str, service: str) -> None:
+    def test_deleting_a_pod_fails_no_request_and_loses_no_span(self, base: Namespace, how: str, service: str) -> None:
         pod = base.pods(service)[0]
         with base.load() as load:
             if how == "deleted":
@@ -337,7 +337,7 @@ class TestBase:
         assert not load.failures
         assert eventually(lambda: not base.incomplete(load.traces), 30), base.incomplete(load.traces)
 
-    def test_a_killed_pod_loses_only_what_it_had_not_sent(self, base: Namespace) -> None:
+    def test_a_killed_pod_loses_only_unsent_data(self, base: Namespace) -> None:
         """It sends every half second."""
         with base.load() as load:
             killed = time.time()
@@ -395,7 +395,7 @@ class TestBase:
         assert [marker["message"] for marker in base.received()["markers"]] == ["0.2.0 is out"]
 
     @pytest.mark.parametrize("overlay", ["hpa", "routing"])
-    def test_the_api_server_takes_the_overlays_that_are_not_run(self, base: Namespace, overlay: str) -> None:
+    def test_the_api_server_accepts_the_overlays_that_are_not_run(self, base: Namespace, overlay: str) -> None:
         base.apply(f"overlays/{overlay}", "--dry-run=server")
 
 

@@ -116,7 +116,7 @@ def test_with_the_collector_only_the_collector_has_the_key(manifests: dict[str, 
         assert settings == {"OTEL_EXPORTER_OTLP_ENDPOINT": address}
 
 
-def test_the_autoscaler_alone_decides_on_replicas(manifests: dict[str, list[dict[str, Any]]]) -> None:
+def test_only_the_autoscaler_sets_replicas(manifests: dict[str, list[dict[str, Any]]]) -> None:
     documents = manifests["overlays/hpa"]
     scaled = {each["spec"]["scaleTargetRef"]["name"] for each in documents if each["kind"] == "HorizontalPodAutoscaler"}
     deployments = {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "Deployment"}

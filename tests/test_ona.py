@@ -95,7 +95,7 @@ def answering() -> Iterator[str]:
         server.server_close()
 
 
-def test_the_file_has_the_form_that_ona_documents(automations: dict[str, Any]) -> None:
+def test_the_file_has_the_documented_ona_format(automations: dict[str, Any]) -> None:
     jsonschema.validate(automations, AUTOMATIONS)
 
 
@@ -103,9 +103,7 @@ def test_nothing_that_needs_a_secret_runs_in_a_prebuild(automations: dict[str, A
     assert "prebuild" not in automations["tasks"]["honeycomb-key"]["triggeredBy"]
 
 
-def test_a_service_is_ready_when_it_answers_blocks_and_can_be_stopped(
-    automations: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_service_waits_until_it_is_ready_and_can_be_stopped(automations: dict[str, Any], tmp_path: Path) -> None:
     for service in automations["services"].values():
         address = service["commands"]["ready"].split()[-1].rpartition("/api")[0] or "http://viewer:16686"
         with answering() as url:

@@ -32,7 +32,7 @@ def run(folder: Path, **tests: str) -> Running:
     return Running([sys.executable, "-c", PROGRAM, str(ROOT / "tests")], folder, folder / "output")
 
 
-def test_the_parts_that_fail_are_named_and_hide_no_other(tmp_path: Path) -> None:
+def test_failed_parts_are_named_and_do_not_hide_others(tmp_path: Path) -> None:
     program = run(tmp_path, one="assert False", template="assert False")
     try:
         assert program.process.wait(60) == 1

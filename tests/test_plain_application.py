@@ -78,7 +78,7 @@ TEMPLATE = (
 )
 
 
-def test_the_readmes_lines_trace_an_application_like_the_one_of_flasks_tutorial(tmp_path: Path) -> None:
+def test_the_readmes_lines_trace_the_flask_tutorials_application(tmp_path: Path) -> None:
     readme = (ROOT / "packages/traced-flask/README.md").read_text("utf-8")
     (lines,) = re.findall(r"```python\n(# Before OpenTelemetry.*?)```", readme, re.DOTALL)
     set_up, _, instrument = lines.partition("app = Flask(__name__)\n")

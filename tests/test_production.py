@@ -61,7 +61,7 @@ def test_200_requests_give_200_complete_traces(
     assert "lost" not in server.output()
 
 
-def test_a_collector_that_hangs_delays_neither_requests_nor_the_end(installed_project: Path, log: Path) -> None:
+def test_a_hanging_collector_delays_neither_requests_nor_shutdown(installed_project: Path, log: Path) -> None:
     """Far above what either takes, far below what waiting for the collector would take: 10 s for each attempt."""
     with (
         receiving(behave=lambda: None) as receiver,
@@ -118,7 +118,7 @@ def started(target: str, project: Path, log: Path, **env: str) -> Iterator[tuple
 
 
 @pytest.mark.parametrize("target", ["prod", "run"])
-def test_the_key_goes_with_every_signal_and_is_shown_nowhere(installed_project: Path, log: Path, target: str) -> None:
+def test_the_key_is_sent_with_every_signal_and_never_shown(installed_project: Path, log: Path, target: str) -> None:
     """The same is tested of Docker, of the devcontainer and of Gitpod, where they are."""
     env = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "1000"}
     with receiving() as receiver:

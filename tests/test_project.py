@@ -72,7 +72,7 @@ def test_a_project_whose_example_was_removed_passes_its_tests_and_lint(
     check(render(), "remove-example", "test", "lint")
 
 
-def test_removing_the_example_from_the_code_is_one_folder_and_one_line(
+def test_removing_the_example_from_the_code_takes_one_folder_and_one_line(
     render: Render, check: Callable[..., None]
 ) -> None:
     project = render()
@@ -99,7 +99,7 @@ def imported(project: Path) -> set[str]:
     return names
 
 
-def test_every_direct_dependency_is_imported_by_what_runs(installed_project: Path) -> None:
+def test_every_direct_dependency_is_imported(installed_project: Path) -> None:
     """By the project, or by traced-flask where it builds on the stock part."""
     pyproject = tomllib.loads((installed_project / "pyproject.toml").read_text("utf-8"))
     names = [re.split(r"[=; ]", each)[0] for each in pyproject["project"]["dependencies"]]
@@ -127,7 +127,7 @@ def test_only_two_files_import_the_sdk(default_project: Path) -> None:
     assert sorted(users) == ["backend/telemetry.py", "example/profiles/app.py"]
 
 
-def test_the_second_service_imports_nothing_of_the_backend(default_project: Path) -> None:
+def test_the_second_service_imports_nothing_from_the_backend(default_project: Path) -> None:
     texts = [path.read_text("utf-8") for path in (default_project / "example" / "profiles").glob("*.py")]
     assert len(texts) == 3
     assert not any(re.search(r"^(from|import) backend", text, re.MULTILINE) for text in texts)
@@ -162,7 +162,7 @@ def without_uv(tmp_path: Path) -> str:
     return str(folder)
 
 
-def test_it_installs_and_tests_with_pip_whatever_the_shell_has_set(render: Render, tmp_path: Path) -> None:
+def test_it_installs_and_tests_with_pip_despite_shell_settings(render: Render, tmp_path: Path) -> None:
     project = fast(render())
     python = {"PIP_USER": "1", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/nowhere"}
     others = {"MAKEFLAGS": "-j4 --no-print-directory", "VIRTUAL_ENV": "/nowhere", "CONDA_PREFIX": "/nowhere"}
@@ -179,13 +179,13 @@ def with_uv() -> str:
     return f"{uv.parent}:{os.environ['PATH']}"
 
 
-def test_it_installs_with_uv_where_there_is_one(render: Render, with_uv: str) -> None:
+def test_it_installs_with_uv_if_available(render: Render, with_uv: str) -> None:
     project = fast(render())
     assert "1 passed" in make(project, "test", PATH=with_uv).stdout
     assert not list((project / ".venv").rglob("site-packages/pip"))
 
 
-def test_it_installs_again_after_a_move_a_new_python_and_a_new_lock_alone(
+def test_it_reinstalls_only_after_a_move_a_new_python_or_a_new_lock(
     render: Render, with_uv: str, tmp_path: Path
 ) -> None:
     project = fast(render())
@@ -218,7 +218,7 @@ def test_two_makes_at_once_install_once(render: Render, with_uv: str) -> None:
     assert sum("Installing" in each for each in done) == 1
 
 
-def test_an_install_that_fails_gives_the_reason_last(render: Render, tmp_path: Path) -> None:
+def test_a_failed_install_prints_the_reason_last(render: Render, tmp_path: Path) -> None:
     project = fast(render())
     (project / "requirements-dev.txt").write_text("nothing-like-this==1 --hash=sha256:" + "0" * 64 + "\n")
     done = make(project, "test", check=False, PATH=without_uv(tmp_path), PIP_NO_INDEX="1", PIP_RETRIES="0")
@@ -228,7 +228,7 @@ def test_an_install_that_fails_gives_the_reason_last(render: Render, tmp_path: P
     assert not (project / ".venv").exists()
 
 
-def test_ctrl_c_while_it_installs_is_no_traceback_and_the_next_make_installs(
+def test_ctrl_c_during_install_prints_no_traceback_and_the_next_make_installs(
     render: Render, with_uv: str, tmp_path: Path
 ) -> None:
     project = fast(render())
@@ -251,7 +251,7 @@ def test_an_old_python_is_named(render: Render, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["up", "down", "shell", "prod-up"])
-def test_docker_that_is_missing_or_not_running_is_one_sentence(
+def test_missing_or_stopped_docker_is_reported_in_one_sentence(
     default_project: Path, tmp_path: Path, name: str
 ) -> None:
     environments = [{"PATH": without_uv(tmp_path)}]

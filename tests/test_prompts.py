@@ -73,7 +73,7 @@ def test_braces_are_rendered_as_in_every_template(render: Callable[..., Path]) -
 
 @settings(max_examples=100, deadline=None)
 @given(name=PLAIN_TEXT)
-def test_the_folder_that_is_offered_is_a_good_one_or_a_device(hook: ModuleType, name: str) -> None:
+def test_the_suggested_folder_is_valid_or_a_device_name(hook: ModuleType, name: str) -> None:
     assert [problem for problem in hook.problems(answers(project_name=name)) if "Windows" not in problem] == []
 
 
@@ -87,13 +87,13 @@ def test_the_folder_that_is_offered_is_a_good_one_or_a_device(hook: ModuleType, 
         ("x" * 200, "x" * 63),
     ],
 )
-def test_the_folder_is_made_of_the_name(name: str, offered: str) -> None:
+def test_the_folder_is_derived_from_the_name(name: str, offered: str) -> None:
     assert answers(project_name=name)["project"] == offered
 
 
 @pytest.mark.parametrize("project", ["cruddur", "my-app", "my_app", "a--b", "3d", "con-app"])
 @pytest.mark.parametrize("service_name", ["backend-flask", "Api.v2", "a_b", "x" * 63])
-def test_good_names_are_taken(hook: ModuleType, project: str, service_name: str) -> None:
+def test_valid_names_are_accepted(hook: ModuleType, project: str, service_name: str) -> None:
     given = answers(project=project, service_name=service_name)
     assert hook.problems(given) == []
     assert given["project"] == project
@@ -130,7 +130,7 @@ REFUSED = {
     ("name", "value", "wrong"),
     [(name, value, wrong) for name in REFUSED for value, wrong in REFUSED[name].items()],
 )
-def test_a_bad_answer_is_refused_by_name(hook: ModuleType, name: str, value: str, wrong: str) -> None:
+def test_an_invalid_answer_is_rejected_by_name(hook: ModuleType, name: str, value: str, wrong: str) -> None:
     (problem,) = hook.problems({**answers(), name: value})
     assert problem.startswith(f"  {name} ")
     assert wrong in problem
@@ -138,7 +138,7 @@ def test_a_bad_answer_is_refused_by_name(hook: ModuleType, name: str, value: str
 
 
 @pytest.mark.parametrize("project", ["con", "../a", "/a", ".", "x" * 200, "a\\b"])
-def test_a_refused_project_leaves_no_file(
+def test_a_rejected_project_leaves_no_files(
     project: str, render: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "new projects").mkdir()
@@ -150,7 +150,7 @@ def test_a_refused_project_leaves_no_file(
 
 
 @pytest.mark.parametrize("project", ["x/..", "x/../..", "a/../../x/..", "..", ".", "~/code", "x\\..", "c:x"])
-def test_a_refused_project_removes_nothing_that_was_there(
+def test_a_rejected_project_removes_no_existing_files(
     project: str, render: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """cookiecutter makes the folder before it asks the hook, and removes it afterwards."""
@@ -174,7 +174,7 @@ def test_every_problem_is_named_at_once(render: Callable[..., Path], capfd: pyte
     ]
 
 
-def test_an_example_in_a_refusal_is_a_good_answer(hook: ModuleType) -> None:
+def test_the_example_in_an_error_is_a_valid_answer(hook: ModuleType) -> None:
     assert hook.problems(answers(**{name: example for name, example, _ in hook.CHECKS})) == []
 
 

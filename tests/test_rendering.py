@@ -60,7 +60,7 @@ def test_every_file_is_rendered_and_valid(project: Path, invalid_files: Callable
     assert invalid_files(project) == []
 
 
-def test_choices_arrive_where_they_are_read(project: Path, choices: dict[str, str]) -> None:
+def test_choices_reach_the_files_that_use_them(project: Path, choices: dict[str, str]) -> None:
     pyproject = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
     endpoint = {"US": "https://api.honeycomb.io", "EU": "https://api.eu1.honeycomb.io"}[choices["honeycomb_region"]]
     assert pyproject["tool"]["traced-flask"]["honeycomb-api-endpoint"] == endpoint
@@ -87,7 +87,7 @@ def test_every_file_is_valid_before_rendering(template: Path, invalid_files: Cal
     assert invalid_files(template) == []
 
 
-def test_names_suit_every_file_system(template: Path) -> None:
+def test_file_names_are_valid_on_every_file_system(template: Path) -> None:
     paths = [path.relative_to(template) for path in template.rglob("*")]
     names = [part for path in paths for part in path.parts if part != PROJECT]
     assert [name for name in names if re.search(r'[<>:"/\\|?*{}\x00-\x1f]|[. ]$', name)] == []
@@ -149,7 +149,7 @@ def test_the_command_line_needs_no_other_program_and_no_network(
     assert files(tmp_path / "a folder" / "cruddur") == files(default_project)
 
 
-def test_what_is_typed_arrives_as_it_is(command_line: Command, tmp_path: Path) -> None:
+def test_typed_text_is_stored_unchanged(command_line: Command, tmp_path: Path) -> None:
     description = """"q" 'q' \\n \\ [bold] $(touch pwned) <&> {x} \U0001f680"""
     done = command_line(typed=f"My app\n\n{description}\nAda\n\n2\n2\n2\n2\n2\n")
     assert (done.returncode, done.stderr) == (0, "")
@@ -204,7 +204,7 @@ def test_rendering_over_a_project_keeps_the_owners_files(command_line: Command, 
     assert set(after) - set(before) == {"backend/hello.py", "tests/test_hello.py"}
 
 
-def test_rendering_over_a_project_removes_what_another_answer_brought(command_line: Command, tmp_path: Path) -> None:
+def test_rendering_over_a_project_removes_files_of_other_answers(command_line: Command, tmp_path: Path) -> None:
     assert command_line("--no-input").returncode == 0
     (tmp_path / "cruddur" / "example" / "own.py").write_text("own\n")
     assert command_line("--no-input", "--overwrite-if-exists", "example=none").returncode == 0
@@ -258,7 +258,7 @@ def test_a_replay_file_gives_the_same_project_and_follows_edits(
         ("description", 42, "is not text"),
     ],
 )
-def test_a_replay_file_with_a_wrong_answer_is_refused_by_name(
+def test_a_replay_file_with_an_invalid_answer_is_rejected_by_name(
     command_line: Command, own_config: str, tmp_path: Path, name: str, answer: object, why: str
 ) -> None:
     assert command_line("--no-input", config=own_config).returncode == 0
@@ -276,7 +276,7 @@ def test_a_replay_file_with_a_wrong_answer_is_refused_by_name(
 
 
 @pytest.mark.parametrize("folder", [None, "another"])
-def test_a_replay_file_with_another_folder_or_none_says_what_to_write(
+def test_a_replay_file_without_the_right_folder_gets_advice(
     command_line: Command, own_config: str, tmp_path: Path, folder: str | None
 ) -> None:
     assert command_line("--no-input", config=own_config).returncode == 0
@@ -294,7 +294,7 @@ def test_a_replay_file_with_another_folder_or_none_says_what_to_write(
 
 
 @pytest.mark.parametrize("escaped", [r"\ud83d\ude80", r"\ud800"])
-def test_half_characters_in_a_configuration_are_refused(command_line: Command, tmp_path: Path, escaped: str) -> None:
+def test_lone_surrogates_in_a_configuration_are_rejected(command_line: Command, tmp_path: Path, escaped: str) -> None:
     config = tmp_path / "config.yaml"
     folders = f"cookiecutters_dir: {tmp_path}\nreplay_dir: {tmp_path}\n"
     config.write_text(f'{folders}default_context:\n  description: "rocket {escaped}"\n')
@@ -306,7 +306,7 @@ def test_half_characters_in_a_configuration_are_refused(command_line: Command, t
     assert not (tmp_path / "cruddur").exists()
 
 
-def test_a_template_in_a_zip_file_gives_scripts_that_run(
+def test_a_zipped_template_gives_executable_scripts(
     template: Path, command_line: Command, default_project: Path, tmp_path: Path
 ) -> None:
     with zipfile.ZipFile(tmp_path / "template.zip", "w") as archive:
@@ -329,7 +329,7 @@ def test_every_prompt_has_a_sentence() -> None:
         assert sentences[name]["__prompt__"].endswith("?")
 
 
-def test_removing_the_example_leaves_what_a_project_without_one_has(render_into: Render, tmp_path: Path) -> None:
+def test_removing_the_example_equals_a_project_without_it(render_into: Render, tmp_path: Path) -> None:
     if os.name == "nt":
         pytest.skip("the Makefile needs make")
     project, without = render_into(tmp_path / "with"), render_into(tmp_path / "without", example="none")

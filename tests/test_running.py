@@ -130,7 +130,7 @@ def toy(folder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_few_lines_end_in_the_addresses(project: Running) -> None:
+def test_the_output_is_short_and_ends_with_the_addresses(project: Running) -> None:
     lines = project.output().partition("Ready: ")[0].splitlines()
     assert len(lines) < 15, lines
     ready = project.output().partition("Ready: ")[2].splitlines()[0]
@@ -145,7 +145,7 @@ def test_the_first_request_gives_a_trace_across_two_services(project: Running) -
     assert eventually(lambda: trace["trace_id"] in project.output())
 
 
-def test_a_key_is_noticed_while_it_runs_and_so_is_its_removal(project: Running, folder: Path) -> None:
+def test_adding_and_removing_a_key_takes_effect_at_run_time(project: Running, folder: Path) -> None:
     def key(verb: str) -> None:
         command = [sys.executable, "bin/honeycomb", "key", verb]
         subprocess.run(command, cwd=folder, env=environment(), input=MARKED, text=True, check=True, timeout=30)
@@ -167,7 +167,7 @@ def test_a_key_is_noticed_while_it_runs_and_so_is_its_removal(project: Running, 
     assert MARKED not in project.output()
 
 
-def test_traffic_prints_what_was_answered(project: Running, folder: Path) -> None:
+def test_traffic_prints_a_summary_of_responses(project: Running, folder: Path) -> None:
     command = [".venv/bin/python", "bin/traffic", "--seconds", "4"]
     (folder / ".env").write_text(f"PORT={project.ports['PORT']}\n")
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60)
@@ -197,7 +197,7 @@ def test_traffic_goes_to_the_routes_that_a_project_has(project: Running, render:
     assert [line.split()[0] for line in traffic().stdout.splitlines() if line.startswith("/mine")] == ["/mine"]
 
 
-def test_the_queries_ask_for_columns_that_spans_have(project: Running, folder: Path) -> None:
+def test_the_queries_use_columns_that_spans_have(project: Running, folder: Path) -> None:
     project.trace(requests.get(f"{project.backend}/api/activities/home", timeout=10), 5)
     columns = requests.get(f"{project.viewer}/api/columns", timeout=10).text
     for each in json.loads((folder / "queries.json").read_text()):
@@ -217,7 +217,7 @@ def test_traffic_without_a_backend_says_what_to_do(folder: Path) -> None:
     assert f"127.0.0.1:{port}. Start the backend (make run) or set its port: make traffic PORT=" in done.stderr
 
 
-def test_an_edit_is_answered_without_a_restart(project: Running, folder: Path) -> None:
+def test_an_edit_takes_effect_without_a_restart(project: Running, folder: Path) -> None:
     file = folder / "example" / "activities.py"
     before = file.read_text()
 
@@ -245,7 +245,7 @@ def test_sigterm_ends_everything(project: Running) -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 @pytest.mark.parametrize("ended", ["SIGTERM", "SIGKILL", "SIGHUP", "SIGINT"])
-def test_everything_ends_whatever_happens_to_make(toy: Path, tmp_path: Path, ended: str, early: bool) -> None:
+def test_everything_stops_even_if_make_is_killed(toy: Path, tmp_path: Path, ended: str, early: bool) -> None:
     (toy / "Procfile").write_text(
         "one: echo up; sleep 600\n"
         "two: sleep 1; exec python -c 'import http.server as h, sys; h.test(port=int(sys.argv[2]))' --port ${PORT:-1}\n"
@@ -277,14 +277,14 @@ def test_closing_the_terminal_ends_everything(folder: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_reader_that_leaves_ends_everything(folder: Path, tmp_path: Path) -> None:
+def test_closing_the_output_stops_everything(folder: Path, tmp_path: Path) -> None:
     command = ["sh", "-c", f"{shlex.join(RUN)} | head -1; echo head has ended >&2"]
     with running(command, folder, tmp_path / "log") as program:
         program.wait_for("head has ended")
         assert program.has_ended()
 
 
-def test_a_service_that_ends_or_ignores_sigterm_does_not_stay(toy: Path, tmp_path: Path) -> None:
+def test_a_service_that_exits_or_ignores_sigterm_is_stopped(toy: Path, tmp_path: Path) -> None:
     (toy / "bin" / "run").write_text(
         (toy / "bin" / "run").read_text().replace("STOP_TIMEOUT = 8 ", "STOP_TIMEOUT = 1 ")
     )
@@ -339,7 +339,7 @@ def test_every_port_that_is_in_use_is_named_at_once(folder: Path, tmp_path: Path
         ("PORT=\n", "shell, , 4567."),
     ],
 )
-def test_variables_of_the_shell_win_over_those_of_dotenv(toy: Path, tmp_path: Path, dotenv: str, printed: str) -> None:
+def test_shell_variables_override_dotenv(toy: Path, tmp_path: Path, dotenv: str, printed: str) -> None:
     (toy / "Procfile").write_text('one: echo "got $WHO, $ALSO, ${PORT:-4567}."\n')
     (toy / ".env").write_text("\ufeff" + dotenv)
     with running(["env", "-u", "PORT", *RUN], toy, tmp_path / "log", WHO="shell") as program:

@@ -65,7 +65,7 @@ def test_the_projects_own_tests_pass_with_a_stock_part(project: Path, installed_
     make(project, "test", f"BIN={venv}", "INSTALLED=")
 
 
-def test_a_plain_set_up_from_the_guide_is_in_the_order_of_the_file(default_project: Path) -> None:
+def test_the_guides_plain_setup_has_the_same_order_as_the_file(default_project: Path) -> None:
     text = (default_project / "backend" / "telemetry.py").read_text("utf-8")
     order = [
         "resource = Resource",

@@ -54,7 +54,7 @@ MARKED = [pytest.param(each, marks=[pytest.mark.docker] if each.name == CONTAINE
 
 
 @pytest.mark.parametrize("page", MARKED, ids=[page.stem for page in PAGES])
-def test_a_page_of_the_tutorial_does_what_it_says(
+def test_the_commands_of_a_tutorial_page_work(
     page: Path, reader: Reader, done: list[str], request: pytest.FixtureRequest
 ) -> None:
     missing = {each.name for each in PAGES if each < page} - {*done, CONTAINERS}
@@ -75,7 +75,7 @@ def test_the_spans_of_the_tutorial_reach_the_viewer_and_honeycomb(reader: Reader
     assert eventually(lambda: len([each for each in account.events if each.get("trace.trace_id") == trace_id]) >= 5)
 
 
-def test_each_page_leads_to_the_next() -> None:
+def test_each_page_links_to_the_next() -> None:
     assert len(PAGES) == 8
     for page, following in itertools.pairwise(PAGES):
         title = following.read_text("utf-8").partition("\n")[0]

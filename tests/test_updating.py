@@ -118,7 +118,7 @@ def files(project: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_change_log_begins_with_the_version_of_the_template() -> None:
+def test_the_changelog_starts_with_the_version_of_the_template() -> None:
     assert VERSIONS[0] == tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 
@@ -154,7 +154,7 @@ def test_an_update_from_a_release_keeps_its_owners_edits(
     assert done.returncode == 0, done.stdout
 
 
-def test_a_line_that_both_changed_is_a_conflict_with_both(
+def test_a_line_changed_on_both_sides_is_a_conflict(
     template: Path, older_template: Callable[[str], Path], render: Callable[..., Path], tmp_path: Path
 ) -> None:
     repository = older_template(VERSIONS[1])
@@ -181,9 +181,7 @@ def test_a_line_that_both_changed_is_a_conflict_with_both(
     assert (owner.project / "new.txt").read_text() == "new\n"
 
 
-def test_an_update_does_not_start_over_uncommitted_changes(
-    older_template: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_an_update_refuses_uncommitted_changes(older_template: Callable[[str], Path], tmp_path: Path) -> None:
     owner = Owner(tmp_path, older_template(VERSIONS[1]))
     owner.create()
     (owner.project / "Makefile").write_text("mine\n")

@@ -23,7 +23,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheels_are_what_the_sources_give_byte_for_byte(built: Path) -> None:
+def test_the_wheels_match_a_build_from_the_sources(built: Path) -> None:
     names = sorted(path.name for path in WHEELS.iterdir())
     assert names == sorted(path.name for path in built.iterdir())
     assert len(names) == 2
@@ -43,7 +43,7 @@ def test_the_requirements_lock_the_wheels(file: str) -> None:
         assert pin == f"{version} \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
 
 
-def test_a_wheel_holds_the_package_and_its_types_and_licence(built: Path) -> None:
+def test_a_wheel_contains_the_package_its_types_and_license(built: Path) -> None:
     for wheel in built.iterdir():
         names = zipfile.ZipFile(wheel).namelist()
         package = wheel.name.split("-")[0]
@@ -54,6 +54,6 @@ def test_a_wheel_holds_the_package_and_its_types_and_licence(built: Path) -> Non
         ]
 
 
-def test_no_requirement_names_an_index() -> None:
+def test_no_requirements_file_names_an_index() -> None:
     for path in (*ROOT.glob("requirements*.txt"), *(ROOT / PROJECT).glob("requirements*.txt")):
         assert not re.search(r"https?://|--(extra-)?index-url", path.read_text("utf-8")), path

@@ -71,7 +71,7 @@ def test_each_action_is_pinned_to_one_commit_and_names_its_version() -> None:
     assert len(pins) == len({action for action, _ in pins})
 
 
-def test_jobs_may_only_read_and_end_in_time(level: Path) -> None:
+def test_jobs_have_read_permissions_and_timeouts(level: Path) -> None:
     """The one that publishes an image may write packages, and runs on main alone."""
     for workflow in workflows(level):
         assert yaml.safe_load(workflow.read_text("utf-8"))["permissions"] == {}

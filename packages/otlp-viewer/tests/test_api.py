@@ -7,7 +7,7 @@ from otlp_viewer.store import Store
 from otlp_viewer.web.app import create_app
 
 
-def test_traces_are_listed_newest_first_with_what_their_root_was(
+def test_traces_are_listed_newest_first_with_their_root(
     client: FlaskClient,
 ) -> None:
     other = "ab" * 16
@@ -51,13 +51,13 @@ def test_traces_are_listed_newest_first_with_what_their_root_was(
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "1.5", "ten", "", "\uff11\uff10", "1_0", "9" * 5000])
-def test_a_limit_out_of_range_is_refused(client: FlaskClient, limit: str) -> None:
+def test_a_limit_out_of_range_is_rejected(client: FlaskClient, limit: str) -> None:
     answer = client.get("/api/traces", query_string={"limit": limit})
     assert answer.status_code == 400
     assert "1 to 1000" in answer.get_json()["error"]
 
 
-def test_a_trace_is_answered_in_tree_order(client: FlaskClient) -> None:
+def test_a_trace_is_returned_in_tree_order(client: FlaskClient) -> None:
     spans = [json_span(4, 1), json_span(5, 2), json_span(3, 2), json_span(2, 1), json_span(1)]
     client.post("/v1/traces", json=export(*spans))
     found = client.get(f"/api/traces/{TRACE.upper()}").get_json()
@@ -65,7 +65,7 @@ def test_a_trace_is_answered_in_tree_order(client: FlaskClient) -> None:
     assert (found["complete"], found["span_count"], found["logs"]) == (True, 5, [])
 
 
-def test_a_trace_is_answered_as_text_when_that_is_asked_for(client: FlaskClient) -> None:
+def test_a_trace_is_returned_as_text_on_request(client: FlaskClient) -> None:
     client.post("/v1/traces", json=export(json_span(1), json_span(2, 1)))
     answer = client.get(f"/api/traces/{TRACE}", headers={"Accept": "text/plain"})
     assert answer.mimetype == "text/plain"
@@ -88,14 +88,14 @@ def test_errors_are_json(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/traces", "/api/health", "/nowhere"])
-def test_foreign_hosts_are_refused(client: FlaskClient, path: str) -> None:
+def test_other_host_names_are_rejected(client: FlaskClient, path: str) -> None:
     for host in ("evil.example", "localhost.evil.example", "evil.example:4318", "[::2]", "a b"):
         answer = client.get(path, headers={"Host": host})
         assert answer.status_code == 403, host
         assert "VIEWER_ALLOWED_HOSTS" in answer.get_json()["error"]
 
 
-def test_foreign_hosts_cannot_send_either(client: FlaskClient, store: Store) -> None:
+def test_other_host_names_cannot_send_telemetry(client: FlaskClient, store: Store) -> None:
     answer = client.post("/v1/traces", json=export(json_span(1)), headers={"Host": "evil.example"})
     assert answer.status_code == 403
     assert "VIEWER_ALLOWED_HOSTS" in answer.get_json()["message"]
@@ -105,7 +105,7 @@ def test_foreign_hosts_cannot_send_either(client: FlaskClient, store: Store) -> 
 @pytest.mark.parametrize(
     "host", ["localhost", "LocalHost:4318", "127.0.0.1:4318", "[::1]", "[::1]:4318", "viewer:4318"]
 )
-def test_local_hosts_are_answered(client: FlaskClient, host: str) -> None:
+def test_local_host_names_are_accepted(client: FlaskClient, host: str) -> None:
     assert client.get("/api/health", headers={"Host": host}).status_code == 200
 
 
@@ -123,7 +123,7 @@ def test_more_hosts_can_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
 @pytest.mark.parametrize(("problem", "status"), [("time", 400), ("memory", 503)])
-def test_what_costs_too_much_is_refused_with_a_reason_on_every_route(
+def test_expensive_requests_are_rejected_with_a_reason_on_every_route(
     monkeypatch: pytest.MonkeyPatch, accept: str, problem: str, status: int
 ) -> None:
     store = Store()

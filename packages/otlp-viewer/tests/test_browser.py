@@ -98,9 +98,7 @@ def questions(filled: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_each_question_ends_at_a_span_in_two_clicks_and_the_way_back_is_the_browsers(
-    page: Any, filled: str, number: int
-) -> None:
+def test_each_preset_question_leads_to_a_span_in_two_clicks_and_back(page: Any, filled: str, number: int) -> None:
     link = questions(filled)[number].replace("&amp;", "&").replace("&#34;", '"')
     page.goto(filled + link)
     result = page.url
@@ -157,7 +155,7 @@ def draw_box(page: Any, left: float, top: float, right: float, bottom: float) ->
     page.mouse.up()
 
 
-def test_a_box_shows_what_sets_it_apart_and_each_bar_leads_to_traces(page: Any, filled: str) -> None:
+def test_a_box_shows_its_differences_and_each_bar_links_to_traces(page: Any, filled: str) -> None:
     page.goto(f"{filled}/query")
     draw_box(page, 0.01, 0.0, 0.99, 0.4)
     page.wait_for_url("**box=**")
@@ -171,7 +169,7 @@ def test_a_box_shows_what_sets_it_apart_and_each_bar_leads_to_traces(page: Any, 
     at_a_span(page)
 
 
-def test_a_point_of_a_line_leads_to_the_traces_behind_it(page: Any, filled: str) -> None:
+def test_a_point_of_a_line_links_to_its_traces(page: Any, filled: str) -> None:
     page.goto(f"{filled}/query")
     chart = page.locator("svg.lines").first
     chart.scroll_into_view_if_needed()
@@ -202,7 +200,7 @@ def test_the_heatmap_works_by_keyboard(page: Any, filled: str) -> None:
     at_a_span(page)
 
 
-def test_the_builder_asks_and_the_address_keeps_the_query(page: Any, filled: str) -> None:
+def test_the_builder_runs_a_query_and_the_url_contains_it(page: Any, filled: str) -> None:
     page.goto(f"{filled}/query")
     page.get_by_label("Calculation").last.select_option("COUNT_DISTINCT")
     page.get_by_label("of the field").last.fill("trace.trace_id")
@@ -227,7 +225,7 @@ def test_the_builder_asks_and_the_address_keeps_the_query(page: Any, filled: str
     assert "no.such.field" in page.get_by_role("alert").inner_text()
 
 
-def test_a_cell_of_the_logs_heatmap_leads_to_its_logs(page: Any, filled: str) -> None:
+def test_a_cell_of_the_logs_heatmap_links_to_its_logs(page: Any, filled: str) -> None:
     asking = json.dumps({"calculations": [{"op": "HEATMAP", "column": "severity_number"}]})
     page.goto(f"{filled}/query?" + urllib.parse.urlencode({"query": asking, "signal": "logs"}))
     column, row, count = json.loads(page.locator("svg.heatmap").get_attribute("data-cells"))[-1]
@@ -238,7 +236,7 @@ def test_a_cell_of_the_logs_heatmap_leads_to_its_logs(page: Any, filled: str) ->
     assert page.locator(".log").count() == count
 
 
-def test_the_builder_is_filled_from_the_list_and_from_a_field_of_a_span(page: Any, filled: str) -> None:
+def test_the_builder_is_filled_from_the_list_and_from_span_fields(page: Any, filled: str) -> None:
     page.goto(f"{filled}/traces?service=payments")
     page.get_by_role("link", name="Open in the query builder").click()
     page.wait_for_url("**/query?**")
@@ -257,7 +255,7 @@ def test_the_builder_is_filled_from_the_list_and_from_a_field_of_a_span(page: An
 # Lists
 
 
-def test_the_first_page_leads_to_a_service_its_errors_and_its_slowest_trace(page: Any, filled: str) -> None:
+def test_the_first_page_links_to_services_their_errors_and_slowest_traces(page: Any, filled: str) -> None:
     page.goto(filled)
     page.get_by_role("link", name="payments", exact=True).click()
     page.wait_for_url("**service=payments**")
@@ -269,7 +267,7 @@ def test_the_first_page_leads_to_a_service_its_errors_and_its_slowest_trace(page
     at_a_span(page)
 
 
-def test_twenty_traces_fit_on_a_laptops_screen_and_rows_are_clickable_as_a_whole(page: Any, filled: str) -> None:
+def test_twenty_traces_fit_on_a_laptop_screen_and_whole_rows_are_clickable(page: Any, filled: str) -> None:
     page.goto(f"{filled}/traces")
     rows = page.locator(".traces tbody tr")
     assert rows.nth(19).bounding_box()["y"] + rows.nth(19).bounding_box()["height"] <= 800
@@ -336,7 +334,7 @@ def test_logs_open_and_their_heatmap_narrows_them(page: Any, filled: str) -> Non
 # A trace
 
 
-def test_a_waterfall_is_walked_by_keyboard_and_by_mouse(page: Any, filled: str) -> None:
+def test_a_waterfall_works_with_keyboard_and_mouse(page: Any, filled: str) -> None:
     page.goto(filled + paths(filled)["trace"])
     rows = page.locator("#tree .row")
     count = rows.count()
@@ -383,7 +381,7 @@ def test_a_service_is_collapsed_by_its_name_in_the_legend(page: Any, filled: str
     has_count(rows, before)
 
 
-def test_all_of_ten_thousand_spans_can_be_reached(page: Any, filled: str, unusual: dict[str, str]) -> None:
+def test_ten_thousand_spans_can_all_be_reached(page: Any, filled: str, unusual: dict[str, str]) -> None:
     page.goto(f"{filled}/traces/{unusual['large']}")
     assert page.locator("#tree .row").count() < 100
     page.locator("#tree").focus()
@@ -404,7 +402,7 @@ def test_all_of_ten_thousand_spans_can_be_reached(page: Any, filled: str, unusua
     assert max(seen) > 9000
 
 
-def test_what_is_collapsed_and_zoomed_is_the_same_in_a_new_tab(page: Any, filled: str, unusual: dict[str, str]) -> None:
+def test_collapsed_rows_and_zoom_are_part_of_the_url(page: Any, filled: str, unusual: dict[str, str]) -> None:
     page.goto(f"{filled}/traces/{unusual['large']}")
     page.get_by_role("button", name="Collapse all").click()
     height = page.locator("#tree .sheet").bounding_box()["height"]
@@ -439,7 +437,7 @@ def test_search_finds_attributes_with_next_and_previous(page: Any, filled: str, 
     page.locator("#span mark").wait_for(state="detached")
 
 
-def test_search_marks_the_logs_that_have_the_text_and_steps_from_span_to_span(page: Any, filled: str) -> None:
+def test_search_marks_matching_logs_and_steps_between_spans(page: Any, filled: str) -> None:
     page.goto(filled + paths(filled)["failed"])
     marked, number = page.locator("#logs .log.hit"), page.locator("#hits")
     search = page.locator("#search")
@@ -465,9 +463,7 @@ def test_search_marks_the_logs_that_have_the_text_and_steps_from_span_to_span(pa
     page.locator("#hits", has_text="0 matches").wait_for()
 
 
-def test_a_click_fetches_the_span_alone_and_the_last_click_wins(
-    page: Any, filled: str, unusual: dict[str, str]
-) -> None:
+def test_a_click_fetches_only_the_span_and_the_last_click_wins(page: Any, filled: str, unusual: dict[str, str]) -> None:
     page.goto(f"{filled}/traces/{unusual['large']}")
     asked: list[str] = []
     page.on("request", lambda one: asked.append(one.url))
@@ -487,9 +483,7 @@ def test_a_click_fetches_the_span_alone_and_the_last_click_wins(
     assert len([url for url in asked if "/spans/" in url]) <= 2
 
 
-def test_a_span_on_which_the_mouse_or_the_cursor_rests_is_fetched_before_it_is_chosen(
-    page: Any, filled: str, unusual: dict[str, str]
-) -> None:
+def test_a_hovered_or_focused_span_is_prefetched(page: Any, filled: str, unusual: dict[str, str]) -> None:
     page.goto(f"{filled}/traces/{unusual['large']}")
     with page.expect_response("**/spans/*"):
         page.locator("#row-3").hover()
@@ -508,7 +502,7 @@ def test_a_span_on_which_the_mouse_or_the_cursor_rests_is_fetched_before_it_is_c
     assert [url for url in asked if "/spans/" in url] == []
 
 
-def test_clocks_that_differ_and_work_that_outlasts_its_parent_are_said(
+def test_clock_skew_and_work_that_outlasts_its_parent_are_marked(
     page: Any, filled: str, unusual: dict[str, str]
 ) -> None:
     page.goto(f"{filled}/traces/{unusual['skewed']}")
@@ -536,7 +530,7 @@ def test_an_error_shows_its_exception_its_event_and_its_log(page: Any, filled: s
 # Quietly live
 
 
-def test_an_empty_viewer_comes_alive_with_the_first_trace(empty: str, page: Any) -> None:
+def test_an_empty_page_updates_with_the_first_trace(empty: str, page: Any) -> None:
     page.goto(empty)
     assert "Waiting for the first trace" in page.locator("main").inner_text()
     traffic.fill(empty, requests=20, seconds=2)
@@ -552,7 +546,7 @@ def test_an_empty_viewer_comes_alive_with_the_first_trace(empty: str, page: Any)
     assert page.locator(".traces tbody tr").count() == now
 
 
-def test_news_wait_behind_a_button_while_somebody_reads(empty: str, page: Any) -> None:
+def test_live_updates_wait_behind_a_button_while_the_user_reads(empty: str, page: Any) -> None:
     traffic.fill(empty, requests=60, seconds=20)
     page.goto(f"{empty}/traces")
     page.mouse.wheel(0, 400)
@@ -565,7 +559,7 @@ def test_news_wait_behind_a_button_while_somebody_reads(empty: str, page: Any) -
     assert page.locator(".traces .cover").first.get_attribute("href") != first
 
 
-def test_a_trace_takes_in_spans_that_come_later(empty: str, page: Any) -> None:
+def test_a_trace_page_adds_spans_that_arrive_later(empty: str, page: Any) -> None:
     shop = traffic.Shop(traffic.Sender(7), 7)
     root = shop.sender.span("gateway", "GET /later", time.time() - 1, 0.5)
     shop.sender.send(empty)
@@ -584,7 +578,7 @@ def test_a_trace_takes_in_spans_that_come_later(empty: str, page: Any) -> None:
     page.locator("#tree .row", has_text="2 logs").wait_for()
 
 
-def test_a_search_takes_in_spans_and_logs_that_come_later(empty: str, page: Any) -> None:
+def test_a_search_includes_spans_and_logs_that_arrive_later(empty: str, page: Any) -> None:
     shop = traffic.Shop(traffic.Sender(8), 8)
     root = shop.sender.span("gateway", "GET /later", time.time() - 1, 0.5)
     shop.sender.send(empty)
@@ -600,7 +594,7 @@ def test_a_search_takes_in_spans_and_logs_that_come_later(empty: str, page: Any)
     details(page, "send mail")
 
 
-def test_a_trace_is_incomplete_until_its_root_is_there(empty: str, page: Any) -> None:
+def test_a_trace_is_incomplete_until_its_root_arrives(empty: str, page: Any) -> None:
     now = time.time_ns()
     ids = {"traceId": "ab" * 16, "kind": 2, "startTimeUnixNano": now, "endTimeUnixNano": now + 10**6}
     child = ids | {"spanId": "02" * 8, "parentSpanId": "01" * 8, "name": "the child"}
@@ -616,7 +610,7 @@ def test_a_trace_is_incomplete_until_its_root_is_there(empty: str, page: Any) ->
     assert "Incomplete" not in page.locator("main").inner_text()
 
 
-def test_clear_asks_once(empty: str, page: Any) -> None:
+def test_clearing_asks_for_confirmation_once(empty: str, page: Any) -> None:
     traffic.fill(empty, requests=3, seconds=1)
     page.goto(empty)
     page.get_by_role("link", name="Clear").click()
@@ -689,7 +683,7 @@ def test_values_of_a_span_break_only_where_the_line_is_full(page: Any, filled: s
     assert page.locator("#span .fields dd").evaluate_all(narrow) == 0
 
 
-def test_the_legend_opens_to_more_lines_which_lead_to_their_traces(page: Any, filled: str) -> None:
+def test_the_expanded_legend_shows_more_lines_with_links_to_traces(page: Any, filled: str) -> None:
     page.goto(f"{filled}/query?" + urllib.parse.urlencode({"query": json.dumps({"breakdowns": ["service.name"]})}))
     extra = page.locator(".line.extra").first
     assert not extra.is_visible()
@@ -721,7 +715,7 @@ def test_every_control_can_be_reached_and_seen_by_keyboard(page: Any, filled: st
         assert unseen == [], path
 
 
-def test_pages_can_be_read_without_their_script(chromium: Any, filled: str) -> None:
+def test_pages_can_be_read_without_javascript(chromium: Any, filled: str) -> None:
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{filled}/query")

@@ -66,7 +66,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to handle")
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_the_viewer_prints_what_it_is_sent_and_stops_when_told(
+def test_the_viewer_prints_traces_and_stops_on_sigterm(
     running_viewer: tuple[subprocess.Popen[str], int], stop: signal.Signals
 ) -> None:
     process, port = running_viewer
@@ -94,7 +94,7 @@ def test_a_bad_amount_of_memory_is_one_clear_line(memory: str) -> None:
     assert "such as 512MB" in err
 
 
-def test_the_memory_that_is_set_is_the_capacity_that_health_reports() -> None:
+def test_health_reports_the_configured_memory() -> None:
     port = free_port()
     with start_viewer("--port", str(port), VIEWER_MEMORY="128MB") as process:
         try:
@@ -112,7 +112,7 @@ def get(port: int, path: str) -> bytes:
     return connection.getresponse().read()
 
 
-def test_many_half_sent_requests_do_not_hold_up_the_pages(running_viewer: tuple[subprocess.Popen[str], int]) -> None:
+def test_many_incomplete_requests_do_not_block_pages(running_viewer: tuple[subprocess.Popen[str], int]) -> None:
     process, port = running_viewer
     assert process.stdout
     process.stdout.readline()
@@ -140,7 +140,7 @@ def test_many_half_sent_requests_do_not_hold_up_the_pages(running_viewer: tuple[
         b"Content-Type: application/grpc\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_a_client_of_another_protocol_is_told_what_the_port_is_for(
+def test_clients_of_other_protocols_get_an_explanation(
     running_viewer: tuple[subprocess.Popen[str], int], sent: bytes
 ) -> None:
     process, port = running_viewer
@@ -155,7 +155,7 @@ def test_a_client_of_another_protocol_is_told_what_the_port_is_for(
     assert b"waitress" not in answer.lower().split(b"\r\n\r\n", 1)[1]
 
 
-def test_a_grpc_client_is_told_what_the_port_is_for_and_the_terminal_says_so_once(
+def test_a_grpc_client_gets_an_explanation_and_the_terminal_shows_it_once(
     running_viewer: tuple[subprocess.Popen[str], int],
 ) -> None:
     process, port = running_viewer
@@ -185,7 +185,7 @@ def test_a_grpc_client_is_told_what_the_port_is_for_and_the_terminal_says_so_onc
     assert err == f"otlp-viewer: {grpc.PURPOSE}\n"
 
 
-def test_every_template_can_be_compiled_before_a_page_is_asked_for(client: FlaskClient) -> None:
+def test_every_template_can_be_compiled_in_advance(client: FlaskClient) -> None:
     environment = client.application.jinja_env
     compile_templates(environment)
     assert environment.cache is not None

@@ -107,7 +107,7 @@ def taking() -> Iterator[FlaskClient]:
 
 @THOROUGH
 @given(query=QUERY | ANYTHING, signal=some.sampled_from(["spans", "logs"]))
-def test_any_query_is_answered_or_refused_with_a_reason(filled: FlaskClient, query: Any, signal: str) -> None:
+def test_any_query_gets_a_result_or_a_reason(filled: FlaskClient, query: Any, signal: str) -> None:
     try:
         body = json.dumps(query)
     except ValueError:  # digits beyond what the interpreter writes
@@ -126,7 +126,7 @@ def test_any_query_is_answered_or_refused_with_a_reason(filled: FlaskClient, que
     path=some.sampled_from(["/v1/traces", "/v1/logs", "/v1/metrics", "/api/query"]),
     kind=some.sampled_from(["application/json", "application/x-protobuf", "text/plain"]),
 )
-def test_any_body_is_taken_or_refused_with_a_reason(filled: FlaskClient, body: bytes, path: str, kind: str) -> None:
+def test_any_body_is_accepted_or_rejected_with_a_reason(filled: FlaskClient, body: bytes, path: str, kind: str) -> None:
     answer = filled.post(path, data=body, content_type=kind)
     assert answer.status_code in (200, 400, 415), (answer.status_code, body)
 
@@ -194,7 +194,7 @@ def exports(signal: str, record: some.SearchStrategy[Any]) -> some.SearchStrateg
 
 @THOROUGH
 @given(export=exports("Spans", SPAN) | exports("Logs", LOG))
-def test_any_export_is_taken_or_refused_and_what_is_taken_can_be_read(taking: FlaskClient, export: Any) -> None:
+def test_any_export_is_rejected_or_stored_readably(taking: FlaskClient, export: Any) -> None:
     try:
         body = json.dumps(export)
     except ValueError:
@@ -290,7 +290,7 @@ def quoted(text: str) -> str:
 
 @THOROUGH
 @given(address=addresses(), accept=some.sampled_from(["text/html", "application/json", "text/plain"]))
-def test_any_address_is_answered_or_refused_with_a_reason(filled: FlaskClient, address: str, accept: str) -> None:
+def test_any_url_gets_a_page_or_a_reason(filled: FlaskClient, address: str, accept: str) -> None:
     answer = filled.get(address, headers={"Accept": accept})
     assert answer.status_code in (200, 302, 308, 400, 404), (answer.status_code, address)
     assert answer.data

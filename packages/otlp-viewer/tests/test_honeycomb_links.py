@@ -25,7 +25,7 @@ def send(client: FlaskClient, number: int, service: str, address: str | None = N
     return f"{number:032x}"
 
 
-def test_the_page_of_a_trace_leads_to_the_environment_of_the_service_that_sent_it(client: FlaskClient) -> None:
+def test_a_trace_page_links_to_the_senders_honeycomb_environment(client: FlaskClient) -> None:
     shop, mail = PAGE.format("production", "shop"), PAGE.format("test", "mail")
     traces = [(send(client, 1, "shop", shop), shop), (send(client, 2, "mail", mail), mail)]
     for trace_id, address in traces:
@@ -34,7 +34,7 @@ def test_the_page_of_a_trace_leads_to_the_environment_of_the_service_that_sent_i
     assert "ui.eu1.honeycomb.io" not in client.get(f"/traces/{without}").text
 
 
-def test_a_service_whose_key_is_gone_is_linked_no_more(client: FlaskClient) -> None:
+def test_a_service_without_a_key_loses_its_link(client: FlaskClient) -> None:
     send(client, 1, "shop", PAGE.format("production", "shop"))
     trace_id = send(client, 2, "shop")
     assert "honeycomb.io" not in client.get(f"/traces/{trace_id}").text
@@ -52,6 +52,6 @@ def test_a_service_whose_key_is_gone_is_linked_no_more(client: FlaskClient) -> N
         "https://ui.honeycomb.io/" + "a" * 1000 + "?trace_id=",
     ],
 )
-def test_a_link_to_somewhere_else_is_not_believed(client: FlaskClient, store: Store, address: str) -> None:
+def test_a_link_to_another_site_is_ignored(client: FlaskClient, store: Store, address: str) -> None:
     send(client, 1, "shop", address)
     assert store.honeycomb_page("shop") == ""

@@ -125,7 +125,7 @@ def test_the_data_of_the_collectors_tests_is_read_in_the_browser(testdata: Any, 
     assert "Dropped by the SDK: 1 attribute, 1 event, 0 links." in details
 
 
-def test_telemetry_in_the_form_of_opentelemetrys_examples_is_read_in_the_browser(page: Any, address: str) -> None:
+def test_telemetry_like_opentelemetrys_examples_is_shown_in_the_browser(page: Any, address: str) -> None:
     """JSON by hand: ids in capitals, times as numbers and of years ago, a parent that is elsewhere, no status."""
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "till"}}]}
     scope = {

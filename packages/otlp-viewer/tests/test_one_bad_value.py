@@ -110,7 +110,7 @@ def test_a_bad_attribute_in_json_is_left_out_of_its_span(
     assert (first["y"], second["name"]) == ("stored", "span-2")
 
 
-def test_what_is_no_span_and_a_bad_resource_cost_themselves(client: FlaskClient) -> None:
+def test_invalid_spans_and_resources_do_not_affect_others(client: FlaskClient) -> None:
     body: Any = export(json_span(1), json_span(2))
     group = body["resourceSpans"][0]
     group["resource"]["attributes"].insert(0, {"key": "host.name", "value": {"stringValue": 7}})
@@ -122,7 +122,7 @@ def test_what_is_no_span_and_a_bad_resource_cost_themselves(client: FlaskClient)
     assert [span["service.name"] for span in spans_of(client)] == ["backend", "backend"]
 
 
-def test_reasons_are_bounded(client: FlaskClient) -> None:
+def test_the_number_of_reasons_is_limited(client: FlaskClient) -> None:
     spans = [json_span(number, name=7) for number in range(1, 500)]
     partial = client.post("/v1/traces", json=export(*spans)).get_json()["partialSuccess"]
     assert partial["rejectedSpans"] == "499"
@@ -136,7 +136,7 @@ def test_null_is_an_export_of_nothing(client: FlaskClient, signal: str) -> None:
     assert client.post(path, json={"resource": None}).status_code == 400
 
 
-def test_names_in_snake_case_are_understood_ids_as_hex_too(client: FlaskClient) -> None:
+def test_snake_case_names_and_hex_ids_are_accepted(client: FlaskClient) -> None:
     one = {
         "trace_id": TRACE,
         "span_id": f"{1:016x}",
@@ -169,7 +169,7 @@ def test_text_that_is_not_utf8_is_repaired_in_protobuf(client: FlaskClient, stor
     assert third.name == "GET"
 
 
-def test_a_span_that_is_no_protobuf_costs_itself(client: FlaskClient, store: Store) -> None:
+def test_only_a_span_that_is_not_protobuf_is_lost(client: FlaskClient, store: Store) -> None:
     whole = ExportTraceServiceRequest(resource_spans=resource_spans([span(0), span(1)]))
     broken = whole.SerializeToString().replace(b"GET", b"\xff\xff\xff", 1)
     client.post("/v1/traces", data=broken, content_type=PROTOBUF)
@@ -193,20 +193,20 @@ def test_values_nested_too_deeply_are_left_out_of_their_span(client: FlaskClient
     assert list(spans[0].attributes) == ["app.deep"]
 
 
-def test_spans_that_come_as_logs_are_said_to(client: FlaskClient, store: Store) -> None:
+def test_spans_sent_as_logs_get_an_explanation(client: FlaskClient, store: Store) -> None:
     answer = client.post("/v1/logs", data=protobuf(span(0)), content_type=PROTOBUF)
     assert b"spans belong to /v1/traces" in answer.data
     assert store.counts() == (0, 0)
 
 
-def test_libraries_of_old_otlp_are_said_in_protobuf_too(client: FlaskClient) -> None:
+def test_old_instrumentation_libraries_are_reported_in_protobuf_too(client: FlaskClient) -> None:
     old = b"\x0a\x05" + b"\xc2\x3e\x02\x0a\x00"  # resource_spans { 1000: {...} }
     answer = client.post("/v1/traces", data=old, content_type=PROTOBUF)
     assert answer.status_code == 400
     assert b"OTLP before 0.19" in answer.data
 
 
-def test_what_is_whole_stays_whole(client: FlaskClient, store: Store) -> None:
+def test_whole_numbers_stay_whole(client: FlaskClient, store: Store) -> None:
     prompt = "the same beginning " * 100
     trace_fields = {
         "traceState": "a=1",
@@ -238,7 +238,7 @@ def test_what_is_whole_stays_whole(client: FlaskClient, store: Store) -> None:
     assert [found.trace_id for found in store.traces(9, TraceFilter(text="caused BY: disk"))] == [TRACE]
 
 
-def test_logs_are_kept_whole_with_a_time_and_a_severity(client: FlaskClient, store: Store) -> None:
+def test_logs_are_stored_completely_with_time_and_severity(client: FlaskClient, store: Store) -> None:
     before = time.time_ns()
     records = [{"body": {"stringValue": "now"}, "severityText": "Warning", "eventName": "shop.sold"}]
     scope = {"name": "s", "attributes": attributes(library__language="go")}
@@ -252,7 +252,7 @@ def test_logs_are_kept_whole_with_a_time_and_a_severity(client: FlaskClient, sto
     assert [group.key for group in store.query(query).groups] == [("shop.sold", "Warning")]
 
 
-def test_links_lead_both_ways(client: FlaskClient, store: Store) -> None:
+def test_links_work_in_both_directions(client: FlaskClient, store: Store) -> None:
     other = "ab" * 16
     client.post(
         "/v1/traces",

@@ -173,7 +173,7 @@ def test_the_first_page_shows_services_and_their_newest_slowest_and_failed_trace
         ({"name": "GET", "url.path": "/err", "trace.parent_id": "7" * 16}, "GET /err"),
     ],
 )
-def test_a_request_without_a_route_is_known_by_its_path(
+def test_a_request_without_a_route_is_named_by_its_path(
     client: FlaskClient, store: Store, fields: dict[str, Any], shown: str
 ) -> None:
     add(store, [span(1, **fields)])
@@ -201,7 +201,7 @@ def test_the_first_page_has_the_same_traces_as_the_list(store: Store) -> None:
     assert all(one.error for one in failed)
 
 
-def test_many_services_open_behind_a_count(client: FlaskClient, store: Store) -> None:
+def test_many_services_expand_from_a_count(client: FlaskClient, store: Store) -> None:
     add(store, [span(n, **{"service.name": f"service-{n:02}", "trace.trace_id": f"{n:032x}"}) for n in range(1, 31)])
     found = page(client, "/")
     assert "+18 more" in found.text
@@ -211,7 +211,7 @@ def test_many_services_open_behind_a_count(client: FlaskClient, store: Store) ->
 # Queries
 
 
-def test_a_result_leads_to_the_traces_behind_each_row(client: FlaskClient, store: Store) -> None:
+def test_each_result_row_links_to_its_traces(client: FlaskClient, store: Store) -> None:
     for number in range(1, 21):
         fields: dict[str, Any] = {"http.route": "/slow" if number % 4 == 0 else "/quick"}
         fields |= {"duration_ms": 500.0 if number % 4 == 0 else 5.0, "trace.trace_id": f"{number:032x}"}
@@ -227,9 +227,7 @@ def test_a_result_leads_to_the_traces_behind_each_row(client: FlaskClient, store
     assert "500 ms" in page(client, spans[0]).text
 
 
-def test_the_rows_of_a_query_with_any_of_its_filters_lead_to_their_traces_alone(
-    client: FlaskClient, store: Store
-) -> None:
+def test_rows_of_an_or_query_link_only_to_their_traces(client: FlaskClient, store: Store) -> None:
     for number, (name, service) in enumerate([("a", "x"), ("b", "x"), ("c", "x"), ("a", "y"), ("c", "y")], 1):
         add(store, [span(number, name=name, **{"service.name": service, "trace.trace_id": f"{number:032x}"})])
     either = [{"column": "name", "op": "=", "value": value} for value in "ab"]
@@ -243,7 +241,7 @@ def test_the_rows_of_a_query_with_any_of_its_filters_lead_to_their_traces_alone(
     assert box.alerts() == 0
 
 
-def test_the_rows_of_a_query_about_logs_lead_to_their_logs(client: FlaskClient, store: Store) -> None:
+def test_rows_of_a_logs_query_link_to_their_logs(client: FlaskClient, store: Store) -> None:
     for number, (level, service) in enumerate([(9, "x"), (17, "x"), (17, "y"), (5, "x")], 1):
         add_logs(store, [log(number, severity_number=level, **{"service.name": service})])
     levels = [{"column": "severity_number", "op": "=", "value": value} for value in (9, 17)]
@@ -270,7 +268,7 @@ def test_the_legend_of_many_lines_opens(client: FlaskClient, store: Store) -> No
     assert len(re.findall(r'<path class="line [^"]*extra"', answer)) == 12
 
 
-def test_lines_of_few_values_stand_for_longer_or_are_points(client: FlaskClient, store: Store) -> None:
+def test_sparse_lines_use_longer_steps_or_points(client: FlaskClient, store: Store) -> None:
     p90 = {"calculations": [{"op": "P90", "column": "duration_ms"}]}
     add(store, [span(n, at=11.0 * n) for n in range(1, 50)])
     often = client.get(asked(p90), headers=HTML).text
@@ -286,14 +284,14 @@ def test_lines_of_few_values_stand_for_longer_or_are_points(client: FlaskClient,
     assert rarely.count('class="point shape0') == 3
 
 
-def test_an_axis_says_where_it_leaves_idle_time_out(client: FlaskClient, store: Store) -> None:
+def test_an_axis_marks_omitted_idle_time(client: FlaskClient, store: Store) -> None:
     add_logs(store, [log(n, at=float(n)) for n in range(1, 20)])
     assert "Idle time is left out" not in page(client, "/logs").text
     add_logs(store, [log(n, at=10_800.0 + n) for n in range(1, 20)])
     assert page(client, "/logs").text.count("Idle time is left out") == 1
 
 
-def test_the_axis_of_a_count_names_whole_numbers(client: FlaskClient, store: Store) -> None:
+def test_the_axis_of_a_count_has_integer_labels(client: FlaskClient, store: Store) -> None:
     add(store, [span(1), span(2, at=3.0)])
     answer = client.get(asked({}), headers=HTML).text
     marks = re.findall(r'text-anchor="end">([^<]*)<', answer)
@@ -301,14 +299,14 @@ def test_the_axis_of_a_count_names_whole_numbers(client: FlaskClient, store: Sto
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
-def test_every_question_can_be_asked_before_its_fields_exist(client: FlaskClient, store: Store, question: Any) -> None:
+def test_every_preset_question_works_before_its_fields_exist(client: FlaskClient, store: Store, question: Any) -> None:
     add(store, [span(1, **{"http.route": "/a", "http.response.status_code": 200})])
     assert page(client, asked(question.query)).alerts() == 0
     assert page(client, "/").text.count(question.name) >= 1
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
-def test_every_question_ends_at_a_span_in_two_clicks(client: FlaskClient, store: Store, question: Any) -> None:
+def test_every_preset_question_leads_to_a_span_in_two_clicks(client: FlaskClient, store: Store, question: Any) -> None:
     fields = {"http.route": "/a", "http.response.status_code": 500, "server.address": "b"}
     add(store, [span(1, error=True, **fields), span(2, 1, **{"span.kind": "client"}, **fields)])
     result = page(client, asked(question.query))
@@ -321,7 +319,7 @@ def test_every_question_ends_at_a_span_in_two_clicks(client: FlaskClient, store:
             assert "query=" not in first or f"span={0:015x}" in span_link
 
 
-def test_spans_without_a_route_are_told_apart_by_name(client: FlaskClient, store: Store) -> None:
+def test_spans_without_a_route_are_distinguished_by_name(client: FlaskClient, store: Store) -> None:
     add(store, [span(1, name="nightly-job")])
     assert "nightly-job" in page(client, "/query").text
 
@@ -332,7 +330,7 @@ def test_a_trace_id_in_a_result_is_a_link(client: FlaskClient, store: Store) -> 
     assert f"/traces/{TRACE}" in found.links()
 
 
-def test_what_is_wrong_with_a_query_is_said_beside_its_form(client: FlaskClient, store: Store) -> None:
+def test_a_query_error_is_shown_next_to_the_form(client: FlaskClient, store: Store) -> None:
     add(store, [span(1)])
     wrong = ("{", "[]", '{"breakdowns": ["nowhere"]}', '{"filters": "x"}', "[" * 10_000, '{"breakdowns": 7}',
              '{"time_range": "x"}', '{"breakdowns": ["\\ud800"]}', '{"limit": 1' + "0" * 5000 + "}",
@@ -358,7 +356,7 @@ def test_the_page_of_a_query_submits_the_same_query(client: FlaskClient, store: 
     submits_the_same()
 
 
-def test_what_the_form_cannot_show_is_named(client: FlaskClient, store: Store) -> None:
+def test_properties_without_form_fields_are_listed(client: FlaskClient, store: Store) -> None:
     add(store, [span(1)])
     query = {"calculations": [{"op": "COUNT"}], "granularity": 60, "start_time": NOON, "end_time": NOON + 600}
     text = page(client, asked(query)).text
@@ -366,7 +364,7 @@ def test_what_the_form_cannot_show_is_named(client: FlaskClient, store: Store) -
     assert "start_time 2026-01-02 12:00:00.000 UTC end_time 2026-01-02 12:10:00.000 UTC" in text
 
 
-def test_the_builders_form_becomes_a_query_in_the_address(client: FlaskClient, store: Store) -> None:
+def test_the_builders_form_becomes_a_query_in_the_url(client: FlaskClient, store: Store) -> None:
     add(store, [span(1, **{"http.route": "/a"})])
     fields = [
         *(("calculation", op) for op in ("P90", "COUNT", "")),
@@ -396,7 +394,7 @@ def test_the_builders_form_becomes_a_query_in_the_address(client: FlaskClient, s
     assert client.get(client.get("/ask").location, headers=HTML).status_code == 200
 
 
-def test_a_box_shows_what_sets_its_spans_apart_and_leads_to_their_traces(client: FlaskClient, store: Store) -> None:
+def test_a_box_shows_how_its_spans_differ_and_links_to_their_traces(client: FlaskClient, store: Store) -> None:
     for number in range(100):
         slow = number % 10 == 0
         fields = {"app.plan": "free" if slow else "paid", "app.size": number // 2 + 500 * slow}
@@ -416,7 +414,7 @@ def test_a_box_shows_what_sets_its_spans_apart_and_leads_to_their_traces(client:
         assert client.get("/traces?" + urlencode({"box": wrong}), headers=HTML).status_code == 200
 
 
-def test_fields_that_say_the_same_are_one_entry(client: FlaskClient, store: Store) -> None:
+def test_fields_with_the_same_value_share_an_entry(client: FlaskClient, store: Store) -> None:
     for number in range(100):
         slow, route = number < 10, "/slow" if number < 30 else "/quick"
         fields = {"name": f"GET {route}", "http.route": route, "url.path": route}
@@ -428,7 +426,7 @@ def test_fields_that_say_the_same_are_one_entry(client: FlaskClient, store: Stor
     assert captions == ["app.plan", "http.route, also name, url.path"]
 
 
-def test_a_cell_leads_to_its_slowest_span(client: FlaskClient, store: Store) -> None:
+def test_a_cell_links_to_its_slowest_span(client: FlaskClient, store: Store) -> None:
     add(store, [span(1, duration_ms=5.0), span(2, 1, 1, duration_ms=7.0), span(3, 1, 1, duration_ms=6.0)])
     query = {"query": json.dumps({"calculations": [{"op": "HEATMAP", "column": "duration_ms"}]})}
     answer = client.get("/query/slowest?" + urlencode(query | {"box": f"{NOON},{NOON + 2},5,8,duration_ms"}))
@@ -437,7 +435,7 @@ def test_a_cell_leads_to_its_slowest_span(client: FlaskClient, store: Store) -> 
     assert nothing.status_code == 404
 
 
-def test_one_span_of_1970_leaves_the_heatmap_its_columns(client: FlaskClient, store: Store) -> None:
+def test_one_span_from_1970_does_not_squeeze_the_heatmap(client: FlaskClient, store: Store) -> None:
     add(store, [span(1, at=-NOON, **{"trace.trace_id": OTHER})])
     add(store, [span(number, at=number, **{"trace.trace_id": f"{number:032x}"}) for number in range(2, 62)])
     found = page(client, asked({"calculations": [{"op": "HEATMAP", "column": "duration_ms"}]}))
@@ -462,7 +460,7 @@ def test_filters_in_the_address_narrow_the_list(client: FlaskClient, store: Stor
     assert "first" in page(client, "/traces/").text
 
 
-def test_a_duration_that_was_typed_stays_as_it_was_typed(client: FlaskClient, store: Store) -> None:
+def test_a_typed_duration_is_not_reformatted(client: FlaskClient, store: Store) -> None:
     add(store, [span(1, duration_ms=2000.0), span(2, duration_ms=20.0, **{"trace.trace_id": OTHER})])
     for text in ("1500", "1,500", "1.5 s", "1500 ms"):
         found = page(client, "/traces?" + urlencode({"min_duration": text}))
@@ -506,7 +504,7 @@ def test_two_roots_are_listed_with_the_time_of_both(client: FlaskClient, store: 
 
 
 @pytest.mark.parametrize("parents", [{2: 2}, {2: 3, 3: 2}, {2: 3, 3: 4, 4: 2}, {2: 3, 3: 4, 4: 5, 5: 3, 6: 1}])
-def test_a_root_beside_a_circle_is_incomplete(client: FlaskClient, store: Store, parents: dict[int, int]) -> None:
+def test_a_root_next_to_a_cycle_is_incomplete(client: FlaskClient, store: Store, parents: dict[int, int]) -> None:
     add(store, [span(1), *(span(number, parent) for number, parent in parents.items())])
     assert "incomplete" in page(client, "/traces").text
     found = page(client, f"/traces/{TRACE}").text
@@ -514,7 +512,7 @@ def test_a_root_beside_a_circle_is_incomplete(client: FlaskClient, store: Store,
     assert "its parents form a circle" in found
 
 
-def test_work_after_the_root_is_said_in_the_list_and_on_the_page(client: FlaskClient, store: Store) -> None:
+def test_work_after_the_root_is_marked_in_the_list_and_on_the_page(client: FlaskClient, store: Store) -> None:
     add(store, [span(1), span(2, 1, 0.008, duration_ms=3032.0)])
     assert re.search(r"10\.0 ms\s+of 3\.04 s", page(client, "/traces").text)
     assert re.search(r"10\.0 ms\s+root, 3\.04 s in all", page(client, f"/traces/{TRACE}").text)
@@ -536,7 +534,7 @@ def test_a_relative_range_moves_with_the_clock(
         assert "match" in later.text
 
 
-def test_news_are_told_and_nothing_else(client: FlaskClient, store: Store) -> None:
+def test_live_updates_contain_only_news(client: FlaskClient, store: Store) -> None:
     add(store, [span(1)])
     first = client.get("/traces", headers=HTML)
     asking = {"X-Live": "1", "If-None-Match": first.headers["ETag"], **HTML}
@@ -548,7 +546,7 @@ def test_news_are_told_and_nothing_else(client: FlaskClient, store: Store) -> No
 # A trace
 
 
-def test_a_trace_shows_its_spans_and_all_of_the_chosen_one(client: FlaskClient, store: Store) -> None:
+def test_a_trace_shows_its_spans_and_the_selected_ones_details(client: FlaskClient, store: Store) -> None:
     raised = {
         "name": "exception",
         "time": "2026-01-02T12:00:00.001000Z",
@@ -588,7 +586,7 @@ def test_a_trace_shows_its_spans_and_all_of_the_chosen_one(client: FlaskClient, 
     assert "<html" not in fragment
 
 
-def test_links_are_followed_both_ways_by_name(client: FlaskClient, store: Store) -> None:
+def test_span_links_work_in_both_directions_by_name(client: FlaskClient, store: Store) -> None:
     link = {"trace_id": TRACE, "span_id": f"{1:016x}", "attributes": {}}
     add(store, [span(1, name="send order")])
     add(store, [span(2, name="process order", links=[link], **{"trace.trace_id": OTHER, "service.name": "email"})])
@@ -615,7 +613,7 @@ def test_the_logs_of_a_span_are_shown_however_many_its_trace_has(client: FlaskCl
     assert "log-905" in page(client, f"/logs?trace_id={TRACE}&severity=17").text
 
 
-def test_the_details_of_a_span_have_what_came_since_its_trace_was_opened(client: FlaskClient, store: Store) -> None:
+def test_span_details_include_data_that_arrived_later(client: FlaskClient, store: Store) -> None:
     add(store, [span(1), span(2, 1)])
     address = f"/traces/{TRACE}"
     for _ in range(2):
@@ -632,7 +630,7 @@ def test_the_details_of_a_span_have_what_came_since_its_trace_was_opened(client:
     assert "follow up" not in page(client, f"{address}/spans/{1:016x}").text
 
 
-def test_a_trace_that_is_not_in_memory_is_a_page_that_says_so(client: FlaskClient, store: Store) -> None:
+def test_the_page_of_an_unknown_trace_says_so(client: FlaskClient, store: Store) -> None:
     for trace_id in (OTHER, "xyz", "%00", "ab" * 20):
         assert "No trace with this ID" in page(client, f"/traces/{trace_id}", 404).text
     assert "error" in client.get("/traces/xyz").get_json()
@@ -644,13 +642,13 @@ def test_a_trace_that_is_not_in_memory_is_a_page_that_says_so(client: FlaskClien
     assert client.get(f"/traces/{TRACE}/spans/x").status_code == 404
 
 
-def test_a_trace_is_found_by_its_id_and_by_what_holds_it(client: FlaskClient) -> None:
+def test_a_trace_is_found_by_its_id_even_inside_other_text(client: FlaskClient) -> None:
     for text in (TRACE, f" {TRACE.upper()} ", f"00-{TRACE}-{5:016x}-01", f"http://x/traces/{TRACE}?a=b"):
         assert client.get("/find?" + urlencode({"id": text})).location.startswith(f"/traces/{TRACE}")
     assert client.get("/find?id=checkout").location == "/traces?text=checkout"
 
 
-def test_all_of_a_large_trace_can_be_reached_without_the_script(client: FlaskClient, store: Store) -> None:
+def test_a_large_trace_can_be_read_completely_without_javascript(client: FlaskClient, store: Store) -> None:
     add(store, [span(n, int(n > 1), at=n / 1e6) for n in range(1, 1001)])
     seen: set[str] = set()
     path: str | None = f"/traces/{TRACE}"
@@ -666,7 +664,7 @@ def test_all_of_a_large_trace_can_be_reached_without_the_script(client: FlaskCli
 
 
 @pytest.mark.parametrize("parent_of", [lambda n: n - 1, lambda n: int(n > 1)], ids=["deep", "wide"])
-def test_a_huge_trace_is_whole_in_its_page_and_soon(client: FlaskClient, store: Store, parent_of: Any) -> None:
+def test_a_huge_trace_page_is_complete_and_fast(client: FlaskClient, store: Store, parent_of: Any) -> None:
     add(store, [span(n, parent_of(n), at=n / 1e6) for n in range(1, 30_001)])
     started = time.process_time()
     answer = client.get(f"/traces/{TRACE}", headers=HTML)
@@ -677,7 +675,7 @@ def test_a_huge_trace_is_whole_in_its_page_and_soon(client: FlaskClient, store: 
     assert len(answer.data) < 4_000_000
 
 
-def test_each_service_has_the_honeycomb_that_it_named(client: FlaskClient, store: Store) -> None:
+def test_each_service_links_to_its_own_honeycomb_environment(client: FlaskClient, store: Store) -> None:
     pages = {name: f"https://ui.honeycomb.io/team/environments/{name}/trace?trace_id=" for name in ("test", "prod")}
     from sender import records, resource_spans
 
@@ -708,7 +706,7 @@ def test_logs_open_to_their_attributes_scope_and_trace(client: FlaskClient, stor
     assert "Write an attribute as name=value." in page(client, "/logs?attribute=x").text
 
 
-def test_logs_are_drawn_over_time_by_severity_and_are_asked_about(client: FlaskClient, store: Store) -> None:
+def test_logs_are_charted_by_severity_and_can_be_queried(client: FlaskClient, store: Store) -> None:
     add_logs(store, [log(n, n, severity_number=17 if n % 5 == 0 else 9, severity_text="INFO") for n in range(60)])
     found = page(client, "/logs")
     (drawn,) = [attrs for _, attrs in found.tags if attrs.get("class") == "heatmap"]
@@ -719,7 +717,7 @@ def test_logs_are_drawn_over_time_by_severity_and_are_asked_about(client: FlaskC
 
 
 @pytest.mark.parametrize("narrow", ["text=needle", "attribute=app.kind%3Dodd", "text=needle&service=backend"])
-def test_the_logs_drawn_over_time_are_those_of_the_list(client: FlaskClient, store: Store, narrow: str) -> None:
+def test_the_logs_chart_shows_the_logs_of_the_list(client: FlaskClient, store: Store, narrow: str) -> None:
     odd = {"app.kind": "odd", "body": "a needle"}
     add_logs(store, [log(n, n, **(odd if n % 3 == 0 else {})) for n in range(30)])
     found = page(client, f"/logs?{narrow}")
@@ -740,7 +738,7 @@ def test_older_logs_can_be_reached(client: FlaskClient, store: Store) -> None:
 # Clearing
 
 
-def test_the_viewer_is_cleared_after_one_question_and_by_its_own_page_alone(client: FlaskClient, store: Store) -> None:
+def test_only_the_viewers_own_page_can_clear_it_after_confirmation(client: FlaskClient, store: Store) -> None:
     add(store, [span(1)])
     assert "This deletes 1 span and 0 logs" in page(client, "/clear").text
     assert client.post("/clear", headers={"Origin": "http://evil.example"}).status_code == 403
@@ -750,9 +748,7 @@ def test_the_viewer_is_cleared_after_one_question_and_by_its_own_page_alone(clie
     assert store.counts()[0] == 0
 
 
-def test_every_page_says_what_went_to_make_room(
-    client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_page_reports_dropped_data(client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     add(store, [span(1)])
     went = replace(store.health(), dropped_spans=1200, dropped_logs=1)
     monkeypatch.setattr(store, "health", lambda: went)
@@ -780,7 +776,7 @@ def hostile() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", [*PAGES, *(f"/traces/{TRACE}?span={n:016x}" for n in range(1, 9))])
-def test_a_hostile_span_breaks_no_page(client: FlaskClient, store: Store, path: str) -> None:
+def test_a_malicious_span_breaks_no_page(client: FlaskClient, store: Store, path: str) -> None:
     add(store, hostile())
     add_logs(
         store,
@@ -807,7 +803,7 @@ def test_a_hostile_span_breaks_no_page(client: FlaskClient, store: Store, path: 
     assert len(answer.data) < 1_500_000
 
 
-def test_hostile_names_can_be_asked_about(client: FlaskClient, store: Store) -> None:
+def test_malicious_names_can_be_queried(client: FlaskClient, store: Store) -> None:
     add(store, hostile())
     specification = {"breakdowns": [EVIL], "filters": [{"column": EVIL, "op": "contains", "value": EVIL}]}
     assert "<script>alert" in page(client, asked(specification)).text
@@ -821,7 +817,7 @@ def test_an_editor_may_show_a_forwarded_viewer_in_its_preview(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/api/traces", "/nowhere", "/static/page.js"])
-def test_nothing_but_our_own_files_may_run(client: FlaskClient, store: Store, path: str) -> None:
+def test_only_the_viewers_own_scripts_may_run(client: FlaskClient, store: Store, path: str) -> None:
     add(store, [span(1)])
     answer = client.get(path, headers=HTML)
     policy = answer.headers["Content-Security-Policy"]

@@ -69,7 +69,7 @@ def submitted(form: forms.Form) -> MultiDict[str, str]:
 
 @settings(max_examples=500, deadline=None)
 @given(queries)
-def test_a_query_that_was_not_changed_in_the_form_stays_the_same(query: dict[str, Any]) -> None:
+def test_an_unchanged_form_keeps_the_query(query: dict[str, Any]) -> None:
     again = forms.asked(submitted(forms.form_of(query, RANGES)), query, COLUMNS, RANGES)
     assert again == query
     assert list(again) == list(query)
@@ -77,7 +77,7 @@ def test_a_query_that_was_not_changed_in_the_form_stays_the_same(query: dict[str
 
 @settings(max_examples=300, deadline=None)
 @given(queries)
-def test_a_change_of_one_part_leaves_the_others_as_they_were(query: dict[str, Any]) -> None:
+def test_changing_one_part_keeps_the_others(query: dict[str, Any]) -> None:
     fields = submitted(forms.form_of(query, RANGES))
     fields.setlist("by", ["service.name"])
     again = forms.asked(fields, query, COLUMNS, RANGES)
@@ -88,7 +88,7 @@ def test_a_change_of_one_part_leaves_the_others_as_they_were(query: dict[str, An
 
 @settings(max_examples=500, deadline=None)
 @given(scalars.filter(lambda value: value is not None))
-def test_a_text_of_the_form_stands_for_one_value(value: Any) -> None:
+def test_each_form_text_represents_one_value(value: Any) -> None:
     query = {
         "filters": [{"column": "app.x", "op": "=", "value": value}, {"column": "app.x", "op": "in", "value": [value]}]
     }
@@ -114,12 +114,12 @@ def test_a_text_of_the_form_stands_for_one_value(value: Any) -> None:
         ("app.unknown", "=", '"true"', "true"),
     ],
 )
-def test_a_value_that_is_typed_becomes_what_its_column_holds(column: str, op: str, text: str, value: Any) -> None:
+def test_a_typed_value_is_converted_to_the_type_of_its_column(column: str, op: str, text: str, value: Any) -> None:
     fields = MultiDict([("where", column), ("is", op), ("value", text)])
     assert forms.asked(fields, {}, COLUMNS, RANGES) == {"filters": [{"column": column, "op": op, "value": value}]}
 
 
-def test_an_item_that_stays_keeps_what_the_form_does_not_show() -> None:
+def test_an_unchanged_item_keeps_properties_without_form_fields() -> None:
     stored = {"op": "COUNT", "name": "errors", "filters": [{"column": "error", "op": "=", "value": True}]}
     query = {"calculations": [stored, {"op": "MAX", "column": "duration_ms"}], "granularity": 60}
     fields = submitted(forms.form_of(query, RANGES))
@@ -131,7 +131,7 @@ def test_an_item_that_stays_keeps_what_the_form_does_not_show() -> None:
     assert "errors" in forms.form_of(query, RANGES).details[0]
 
 
-def test_a_new_range_takes_the_place_of_a_start_and_an_end() -> None:
+def test_a_new_range_replaces_start_and_end() -> None:
     query = {"start_time": 5, "end_time": 9, "havings": []}
     fields = submitted(forms.form_of(query, RANGES))
     assert fields["range"] == forms.UNCHANGED
@@ -141,7 +141,7 @@ def test_a_new_range_takes_the_place_of_a_start_and_an_end() -> None:
     assert forms.asked(fields, query, COLUMNS, RANGES) == {"havings": []}
 
 
-def test_what_is_no_number_is_passed_on_and_not_dropped() -> None:
+def test_invalid_numbers_are_kept_in_the_form() -> None:
     fields = MultiDict([("limit", "many"), ("order", "nowhere"), ("way", "descending")])
     fields.setlist("having", ["COUNT"])
     fields.setlist("having_is", [">"])

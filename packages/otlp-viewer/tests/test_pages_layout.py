@@ -42,12 +42,12 @@ def critical(*spans: SpanOutline) -> list[list[tuple[float, float]]]:
     return [paths[span.row] for span in spans]
 
 
-def test_the_critical_path_is_what_ended_last() -> None:
+def test_the_critical_path_follows_the_last_child_to_end() -> None:
     spans = (outline(1, 0, 0, 100), outline(2, 1, 10, 30), outline(3, 1, 20, 60), outline(4, 3, 30, 10))
     assert critical(*spans) == [[(0, 10), (80, 100)], [(10, 20)], [(20, 30), (40, 80)], [(30, 40)]]
 
 
-def test_the_critical_path_covers_the_root_once_whatever_the_children_claim() -> None:
+def test_the_critical_path_covers_the_root_exactly_once() -> None:
     outlines = [
         (outline(1, 0, 0, 100), outline(2, 1, -50, 80), outline(3, 1, 90, 500)),
         (outline(1, 0, 0, 100), outline(2, 3, 0, 50), outline(3, 2, 0, 50)),
@@ -65,7 +65,7 @@ def test_a_trace_without_a_root_has_no_critical_path() -> None:
     assert critical(outline(1, 9, 0, 1)) == [[]]
 
 
-def test_services_of_the_critical_path_come_largest_first() -> None:
+def test_services_of_the_critical_path_are_sorted_by_time() -> None:
     spans = [outline(1, 0, 0, 100, "a"), outline(2, 1, 10, 70, "b"), outline(3, 2, 20, 5, "c")]
     assert waterfall.lay_out(spans).critical_ms == {"b": 65, "a": 30, "c": 5}
     assert list(waterfall.lay_out(spans).critical_ms) == ["b", "a", "c"]
@@ -81,7 +81,7 @@ def skewed(behind_ms: float) -> list[SpanOutline]:
 
 
 @pytest.mark.parametrize("behind_ms", [120_000.0, -120_000.0])
-def test_spans_of_a_clock_that_differs_are_moved_into_their_parents_and_that_is_noted(behind_ms: float) -> None:
+def test_spans_with_clock_skew_are_moved_into_their_parents_with_a_note(behind_ms: float) -> None:
     chart = waterfall.lay_out(skewed(behind_ms))
     assert chart.length_ns == 10_000_000
     (skew,) = chart.skews
@@ -93,14 +93,14 @@ def test_spans_of_a_clock_that_differs_are_moved_into_their_parents_and_that_is_
     assert [one.service for one in as_sent.skews] == ["catalog"]
 
 
-def test_a_request_that_outlasts_its_caller_is_no_skew() -> None:
+def test_a_request_that_outlasts_its_caller_is_not_clock_skew() -> None:
     spans = [outline(1, 0, 0, 10, "a", "client"), outline(2, 1, 1, 3000, "b", "server")]
     chart = waterfall.lay_out(spans)
     assert chart.skews == []
     assert [row.note for row in chart.rows] == ["", "outlasts its parent"]
 
 
-def test_work_that_goes_on_after_the_root_is_noted() -> None:
+def test_work_after_the_root_gets_a_note() -> None:
     spans = [outline(1, 0, 0, 10), outline(2, 1, 8, 3030), outline(3, 2, 9, 1), outline(4, 1, 500, 3, "b", "consumer")]
     chart = waterfall.lay_out(spans)
     assert (chart.root_ms, chart.length_ns) == (10, 3_038_000_000)
@@ -108,7 +108,7 @@ def test_work_that_goes_on_after_the_root_is_noted() -> None:
     assert notes == {1: "", 2: "outlasts its parent", 3: "", 4: "starts after its parent"}
 
 
-def test_ten_thousand_spans_of_a_clock_far_behind_all_have_their_parents() -> None:
+def test_ten_thousand_spans_with_a_slow_clock_all_have_parents() -> None:
     spans = [outline(1, 0, 0, 1000, "a", "server")]
     for number in range(2, 10_001, 2):
         spans.append(outline(number, 1, number / 10, 0.05, "a", "client"))
@@ -123,7 +123,7 @@ def test_two_roots_are_measured_from_the_first_start_to_the_last_end() -> None:
     assert (chart.roots, chart.root_ms) == (2, 150)
 
 
-def test_spans_with_one_id_have_keys_of_their_own() -> None:
+def test_spans_with_the_same_id_have_different_keys() -> None:
     same = [outline(1, 0, 0, 5), outline(2, 1, 1, 1), outline(2, 1, 2, 1)]
     rows = waterfall.lay_out(
         [same[0], same[1], SpanOutline(7, *[getattr(same[2], n) for n in same[2].__slots__[1:]])]
@@ -135,7 +135,7 @@ def test_spans_with_one_id_have_keys_of_their_own() -> None:
 # Time axis
 
 
-def test_one_span_of_1970_takes_one_period_of_its_own() -> None:
+def test_one_span_from_1970_gets_its_own_period() -> None:
     seconds = [0, *range(NOON, NOON + 60)]
     made = axis.make(seconds, 0, NOON + 60)
     assert len(made.periods) == 2
@@ -232,12 +232,12 @@ def test_durations_have_three_digits_and_a_unit(milliseconds: float | None, text
         ("10 µs", 0.01),
     ],
 )
-def test_durations_are_read_as_people_write_them(text: str, value: float) -> None:
+def test_durations_are_parsed_as_users_write_them(text: str, value: float) -> None:
     assert format.milliseconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.5 parsecs", "-5", "1e400", "\u0661"])
-def test_what_is_no_duration_is_not_taken_for_one(text: str) -> None:
+def test_invalid_durations_are_rejected(text: str) -> None:
     assert format.milliseconds(text) is None
 
 
@@ -254,15 +254,15 @@ def test_numbers_and_nouns_agree() -> None:
         (4711, "COUNT", "4,711"),
     ],
 )
-def test_values_read_as_what_they_are(value: float, name: str, text: str) -> None:
+def test_values_are_formatted_by_type(value: float, name: str, text: str) -> None:
     assert format.measured(value, name) == text
 
 
-def test_a_share_is_all_or_nothing_only_where_it_is() -> None:
+def test_percentages_of_0_and_100_are_exact() -> None:
     assert [format.percent(share) for share in (0, 0.001, 0.5, 0.999, 1)] == ["0%", "<1%", "50%", ">99%", "100%"]
 
 
-def test_round_values_of_an_axis_have_no_zeros_that_say_nothing() -> None:
+def test_axis_values_have_no_trailing_zeros() -> None:
     assert [format.tick(value, "P90(duration_ms)") for value in (0.5, 1, 10, 30, 200, 1000, 60_000, 3_600_000)] == [
         "500 µs",
         "1 ms",
@@ -284,7 +284,7 @@ def test_round_values_of_an_axis_have_no_zeros_that_say_nothing() -> None:
         ("", ""),
     ],
 )
-def test_a_message_begins_with_a_capital_unless_with_what_somebody_typed(message: str, text: str) -> None:
+def test_a_message_starts_with_a_capital_unless_it_starts_with_user_input(message: str, text: str) -> None:
     assert format.capital(message) == text
 
 

@@ -42,7 +42,7 @@ from sender import add, ask
         },
     ],
 )
-def test_the_questions_of_honeycombs_documentation_are_answered_as_by_hand(
+def test_queries_from_honeycombs_documentation_return_expected_results(
     store: Store, specification: dict[str, Any]
 ) -> None:
     spans = generated(2000, seed=7)
@@ -53,7 +53,7 @@ def test_the_questions_of_honeycombs_documentation_are_answered_as_by_hand(
     assert len(computed) >= 1
 
 
-def test_any_query_is_answered_as_by_hand(store: Store) -> None:
+def test_any_query_returns_the_expected_result(store: Store) -> None:
     spans = generated(500, seed=11)
     for first in range(0, len(spans), 60):  # so that columns come one after the other
         add(store, spans[first : first + 60])
@@ -91,7 +91,7 @@ def test_any_query_is_answered_as_by_hand(store: Store) -> None:
         assert same(found, by_hand(specification, spans)), specification
 
 
-def test_the_answer_is_in_honeycombs_form(client: FlaskClient, store: Store) -> None:
+def test_the_result_has_honeycombs_format(client: FlaskClient, store: Store) -> None:
     add(
         store,
         [
@@ -157,14 +157,14 @@ def test_orders_and_limit_choose_the_groups(store: Store) -> None:
     assert sum(row["data"]["COUNT"] for row in first["series"]) == sum(row["COUNT"] for row in rows[:3])
 
 
-def test_havings_leave_groups_out(store: Store) -> None:
+def test_havings_filter_groups(store: Store) -> None:
     add(store, [span(n, n, **{"app.n": int(n > 2)}) for n in range(5)])
     having = {"calculate_op": "COUNT", "op": ">", "value": 2}
     answer = ask(store, {"breakdowns": ["app.n"], "havings": [having], "start_time": NOON})
     assert [row["data"] for row in answer["data"]["results"]] == [{"app.n": 0, "COUNT": 3}]
 
 
-def test_the_time_range_has_its_start_and_not_its_end(store: Store) -> None:
+def test_a_time_range_includes_its_start_but_not_its_end(store: Store) -> None:
     add(store, [span(n, n * 10) for n in range(10)])
 
     def counted(**given: Any) -> int:
@@ -177,7 +177,7 @@ def test_the_time_range_has_its_start_and_not_its_end(store: Store) -> None:
     assert counted() == 6
 
 
-def test_a_series_has_the_steps_that_are_asked_for(store: Store) -> None:
+def test_a_series_has_the_requested_steps(store: Store) -> None:
     add(store, [span(n, n) for n in range(120)])
     answer = ask(store, {"start_time": NOON, "time_range": 120, "granularity": 30})
     counts = [(row["time"][11:], row["data"]["COUNT"]) for row in answer["data"]["series"]]
@@ -248,9 +248,7 @@ def test_a_series_has_the_steps_that_are_asked_for(store: Store) -> None:
         ({"granularity": 7201}, "granularity must be"),
     ],
 )
-def test_what_is_wrong_with_a_query_is_named(
-    client: FlaskClient, store: Store, body: object, message: str | None
-) -> None:
+def test_a_query_error_names_the_problem(client: FlaskClient, store: Store, body: object, message: str | None) -> None:
     add(store, [span(1)])
     answer = client.post("/api/query", data=json.dumps(body), content_type="application/json")
     assert answer.status_code == (400 if message else 200), answer.text
@@ -258,7 +256,7 @@ def test_what_is_wrong_with_a_query_is_named(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 10_000, b'{"limit": NaN}', b'{"limit": 1e999}'])
-def test_a_body_that_is_no_json_is_refused(client: FlaskClient, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_rejected(client: FlaskClient, body: bytes) -> None:
     answer = client.post("/api/query", data=body, content_type="application/json")
     assert (answer.status_code, list(answer.get_json())) == (400, ["error"])
 
@@ -270,7 +268,7 @@ def test_honeycombs_query_finds_roots_before_there_is_any_child(store: Store) ->
     assert answer["data"]["results"] == [{"data": {"COUNT": 1}}]
 
 
-def test_an_empty_viewer_answers_with_nothing(client: FlaskClient) -> None:
+def test_an_empty_viewer_returns_empty_results(client: FlaskClient) -> None:
     answer = client.post("/api/query", json={})
     assert answer.get_json()["data"] == {"results": [{"data": {"COUNT": 0}}], "series": []}
     assert {"key_name": "duration_ms", "type": "float"} in client.get("/api/columns").get_json()
@@ -307,7 +305,7 @@ def test_large_integers_stay_exact(store: Store) -> None:
 
 
 @pytest.mark.parametrize("other", [0.5, "text", True])
-def test_large_integers_are_compared_exactly_beside_other_values(store: Store, other: object) -> None:
+def test_large_integers_are_compared_exactly_in_mixed_columns(store: Store, other: object) -> None:
     large = 2**53
     values(store, large, large + 1, 2**63 - 1, -(2**63), other)
     for op, value, count in ((">", large, 2), (">=", large + 1, 2), ("=", large + 1, 1), ("in", [large], 1)):
@@ -315,7 +313,7 @@ def test_large_integers_are_compared_exactly_beside_other_values(store: Store, o
         assert rows(store, [{"op": "COUNT"}], filters=filters) == [{"COUNT": count}], (op, value)
 
 
-def test_a_calculation_has_filters_and_a_name_of_its_own(store: Store) -> None:
+def test_a_calculation_can_have_its_own_filters_and_name(store: Store) -> None:
     values(store, 1, 2, 3, 4)
     small = [{"column": "app.x", "op": "<", "value": 3}]
     one_more = {"column": "app.x", "op": "=", "value": 4}
@@ -341,19 +339,19 @@ def test_a_heatmap_has_filters_too(store: Store) -> None:
     assert sum(count for *_, count in cells) == 2
 
 
-def test_a_count_of_a_column_counts_where_it_is(store: Store) -> None:
+def test_count_of_a_column_counts_records_that_have_it(store: Store) -> None:
     add(store, [span(0, **{"app.x": 1}), span(1), span(2, **{"app.x": "text"})])
     assert rows(store, [{"op": "COUNT", "column": "app.x"}]) == [{"COUNT(app.x)": 2}]
 
 
-def test_two_parts_of_an_answer_with_one_name_are_refused(store: Store) -> None:
+def test_duplicate_result_columns_are_rejected(store: Store) -> None:
     add(store, [span(0, **{"COUNT": 1})])
     with pytest.raises(Invalid, match='would be named "COUNT": give the calculation a "name"'):
         ask(store, {"breakdowns": ["COUNT"]})
     assert rows(store, [{"op": "COUNT", "name": "spans"}], breakdowns=["COUNT"]) == [{"COUNT": 1, "spans": 1}]
 
 
-def test_a_sample_rate_says_how_many_spans_one_stands_for(store: Store) -> None:
+def test_a_sample_rate_weights_spans(store: Store) -> None:
     add(
         store,
         [span(0, duration_ms=1.0, SampleRate=10), span(1, duration_ms=3.0), span(2, duration_ms=5.0, SampleRate=0)],
@@ -372,21 +370,21 @@ def test_a_sample_rate_says_how_many_spans_one_stands_for(store: Store) -> None:
 # What a query may cost
 
 
-def test_a_query_ends_after_its_time_with_a_reason(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_times_out_with_a_reason(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("otlp_viewer.store.writer.LONGEST_QUERY", 0.2)
     add(store, [span(0)])
     with store._snapshot() as snapshot, pytest.raises(TooExpensive, match=r"longer than 0\.2 s"):
         snapshot.rows("SELECT count(*) FROM range(1000000) a, range(100000) b WHERE (a.range * b.range) % 7 = 3")
 
 
-def test_a_query_that_needs_too_much_memory_ends_with_a_reason(small_store: Store) -> None:
+def test_a_query_that_needs_too_much_memory_fails_with_a_reason(small_store: Store) -> None:
     add(small_store, [span(0)])
     with small_store._snapshot() as snapshot, pytest.raises(TooExpensive, match="more memory"):
         snapshot.rows("SELECT range, count(*) FROM range(100000000) GROUP BY range")
     assert small_store.counts() == (1, 0)
 
 
-def test_the_largest_filters_are_answered(store: Store) -> None:
+def test_the_largest_filters_work(store: Store) -> None:
     add(store, generated(2000, seed=9))
     filters = [
         {"column": "app.text", "op": "in", "value": [f"{number}-{n}" for n in range(99)] + ["a"]}

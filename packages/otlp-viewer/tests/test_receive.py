@@ -65,7 +65,7 @@ def test_a_json_span_becomes_a_wide_event_with_honeycombs_field_names(
     ]
 
 
-def test_protobuf_in_gzip_is_answered_in_protobuf(client: FlaskClient, store: Store) -> None:
+def test_gzipped_protobuf_gets_a_protobuf_response(client: FlaskClient, store: Store) -> None:
     message = ExportTraceServiceRequest()
     span = message.resource_spans.add().scope_spans.add().spans.add()
     span.trace_id, span.span_id = bytes.fromhex(TRACE), bytes([9] * 8)
@@ -82,7 +82,7 @@ def test_protobuf_in_gzip_is_answered_in_protobuf(client: FlaskClient, store: St
     assert stored["service"] == "unknown_service"
 
 
-def test_every_kind_of_attribute_value_is_kept(client: FlaskClient) -> None:
+def test_every_type_of_attribute_value_is_stored(client: FlaskClient) -> None:
     values = {
         "text": {"stringValue": "ü"},
         "yes": {"boolValue": True},
@@ -109,7 +109,7 @@ def test_every_kind_of_attribute_value_is_kept(client: FlaskClient) -> None:
     }
 
 
-def test_attributes_with_the_names_of_fields_stand_beside_them(client: FlaskClient) -> None:
+def test_attributes_with_names_of_fields_get_a_prefix(client: FlaskClient) -> None:
     posing = {
         "trace.parent_id": "0000000000000009",
         "status_message": "posing",
@@ -132,7 +132,7 @@ def test_attributes_with_the_names_of_fields_stand_beside_them(client: FlaskClie
     assert client.post("/api/query", json=query).get_json()["data"]["results"] == [{"data": {"COUNT": 1}}]
 
 
-def test_spans_with_bad_ids_are_refused_and_the_others_kept(client: FlaskClient, store: Store) -> None:
+def test_spans_with_bad_ids_are_rejected_and_others_stored(client: FlaskClient, store: Store) -> None:
     answer = client.post(
         "/v1/traces",
         json=export(
@@ -151,7 +151,7 @@ def test_spans_with_bad_ids_are_refused_and_the_others_kept(client: FlaskClient,
     assert store.counts() == (1, 0)
 
 
-def test_logs_are_kept_beside_their_trace(client: FlaskClient) -> None:
+def test_logs_are_stored_with_their_trace(client: FlaskClient) -> None:
     records = [
         {
             "timeUnixNano": str(START),
@@ -252,7 +252,7 @@ def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
         ({"resourceSpans": [{"instrumentationLibrarySpans": []}]}, "OTLP before 0.19"),
     ],
 )
-def test_json_that_is_no_export_is_answered_with_the_reason(
+def test_json_that_is_not_an_export_is_rejected_with_the_reason(
     client: FlaskClient, store: Store, body: object, message: str
 ) -> None:
     answer = client.post("/v1/traces", json=body)

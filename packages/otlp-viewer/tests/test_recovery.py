@@ -35,7 +35,7 @@ def large(number: int) -> dict[str, object]:
     return span(number, number, **{"app.text": noise})
 
 
-def test_what_came_while_the_disk_was_full_is_kept_when_there_is_room_again(tmp_path: Path) -> None:
+def test_spans_sent_while_the_disk_was_full_are_stored_later(tmp_path: Path) -> None:
     path = str(tmp_path / "stored.duckdb")
     store = Store(path)
     client = create_app(store).test_client()
@@ -60,7 +60,7 @@ def test_what_came_while_the_disk_was_full_is_kept_when_there_is_room_again(tmp_
     again.close()
 
 
-def test_what_waits_at_the_end_is_written_or_said_to_be_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_pending_spans_are_written_at_exit_or_reported_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(str(tmp_path / "stored.duckdb"))
     add(store, [large(number) for number in range(3)])
     with full_disk(100_000), caplog.at_level(logging.ERROR):
@@ -68,7 +68,7 @@ def test_what_waits_at_the_end_is_written_or_said_to_be_lost(tmp_path: Path, cap
     assert "3 spans and logs that came last are lost: " in caplog.text
 
 
-def test_a_database_in_memory_that_fails_begins_again_and_says_what_is_lost(
+def test_a_failed_in_memory_database_restarts_and_reports_the_loss(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store()

@@ -17,7 +17,7 @@ from sender import add, add_logs, all_spans, ask, trace
 # What is stored
 
 
-def test_a_span_that_is_sent_again_is_kept_once(store: Store) -> None:
+def test_a_resent_span_is_stored_once(store: Store) -> None:
     spans = [event(1), event(2, parent=1)]
     add(store, [*spans, *spans])
     for _ in range(3):
@@ -26,7 +26,7 @@ def test_a_span_that_is_sent_again_is_kept_once(store: Store) -> None:
     assert [span.name for span in all_spans(store, TRACE)] == ["span-1", "span-2"]
 
 
-def test_a_span_that_is_sent_again_with_more_in_it_takes_its_place(store: Store) -> None:
+def test_a_resent_span_with_more_data_replaces_the_first(store: Store) -> None:
     add(store, [event(1), event(2, parent=1)])
     assert store.counts() == (2, 0)
     add(store, [event(1, duration_ms=7.0, **{"app.done": True})])
@@ -44,7 +44,7 @@ def test_a_span_that_is_sent_again_with_more_in_it_takes_its_place(store: Store)
         {"time": "2026-01-02T03:04:06.000000Z"},
     ],
 )
-def test_different_spans_with_one_id_are_all_kept(store: Store, other: dict[str, Any]) -> None:
+def test_different_spans_with_the_same_id_are_all_stored(store: Store, other: dict[str, Any]) -> None:
     both = [event(1, **{"http.response.status_code": 499}), event(1, **{"http.response.status_code": 200, **other})]
     add(store, both)
     add(store, both)
@@ -55,7 +55,7 @@ def test_different_spans_with_one_id_are_all_kept(store: Store, other: dict[str,
     assert [one and (one.row, one.attributes) for one in same] == [(one.row, one.attributes) for one in spans]
 
 
-def test_sending_again_takes_no_room_from_others(small_store: Store) -> None:
+def test_resending_spans_does_not_displace_others(small_store: Store) -> None:
     spans = [event(n, trace=f"{n:032x}", **{"app.text": f"{n}" * 2000}) for n in range(1, 601)]
     add(small_store, spans)
     before = small_store.health()
@@ -66,7 +66,7 @@ def test_sending_again_takes_no_room_from_others(small_store: Store) -> None:
     assert after.bytes <= before.bytes * 1.1
 
 
-def test_a_trace_without_its_root_lasts_from_its_first_start_to_its_last_end() -> None:
+def test_a_trace_without_a_root_spans_its_first_start_to_its_last_end() -> None:
     store = Store()
     add(store, [event(1000, parent=9), event(5000, parent=9, duration_ms=3.0)])
     assert store.traces(1)[0].duration_ms == 7.0
@@ -130,7 +130,7 @@ def test_no_name_or_value_of_a_field_is_part_of_a_statement(store: Store) -> Non
         assert found["spans"][NAMES.index(name) % 4][name] == name
 
 
-def test_every_name_can_be_asked_about_however_many_there_are(store: Store) -> None:
+def test_every_column_can_be_queried_even_with_thousands(store: Store) -> None:
     for first in range(0, 2000, 100):
         add(store, [span(first, 1, **{f"app.n{n}": n for n in range(first, first + 100)})])
     filters = [{"column": "app.n1999", "op": "=", "value": 1999}]
@@ -138,7 +138,7 @@ def test_every_name_can_be_asked_about_however_many_there_are(store: Store) -> N
     assert len([name for name in store.columns() if name.startswith("app.n")]) == 2000
 
 
-def test_columns_go_when_their_last_span_has_gone(small_store: Store) -> None:
+def test_columns_disappear_with_their_last_span(small_store: Store) -> None:
     add(small_store, [span(0, **{"app.old": 1})])
     for number in range(1, 200):
         add(small_store, [span(number, **{"app.text": noise(400_000, number)})])
@@ -157,7 +157,7 @@ def noise(length: int, seed: int) -> str:
 
 
 @pytest.mark.parametrize("place", ["memory", "a file"])
-def test_the_oldest_go_when_the_cap_in_bytes_is_reached_and_it_is_said(tmp_path: Path, place: str) -> None:
+def test_the_oldest_are_dropped_at_the_limit_in_bytes_and_reported(tmp_path: Path, place: str) -> None:
     path = ":memory:" if place == "memory" else str(tmp_path / "stored.duckdb")
     small_store = Store(path, memory=64 * 1024 * 1024)
     for number in range(200):
@@ -172,7 +172,7 @@ def test_the_oldest_go_when_the_cap_in_bytes_is_reached_and_it_is_said(tmp_path:
     small_store.close()
 
 
-def test_everything_can_be_forgotten(store: Store) -> None:
+def test_all_data_can_be_cleared(store: Store) -> None:
     add(store, [span(1, **{"app.x": 1})])
     add_logs(store, [{"time": "2026-01-02T12:00:00Z", "body": "x"}])
     store.clear()
@@ -182,7 +182,7 @@ def test_everything_can_be_forgotten(store: Store) -> None:
     assert store.counts() == (1, 0)
 
 
-def test_summaries_are_the_same_in_a_list_and_alone() -> None:
+def test_summaries_are_the_same_in_a_list_and_on_their_own() -> None:
     chance = random.Random(5)
     store = Store()
     spans = generated(400, seed=5)
@@ -248,7 +248,7 @@ def test_logs_can_be_narrowed_down(store: Store) -> None:
     assert [log.body for log in store.logs(1)] == [{"deep": ["Broken"]}]
 
 
-def test_a_file_keeps_what_was_sent_for_the_next_start(tmp_path: Path) -> None:
+def test_a_file_keeps_spans_across_restarts(tmp_path: Path) -> None:
     path = str(tmp_path / "viewer.duckdb")
     spans = generated(60, seed=2)
     first = Store(path)
@@ -264,14 +264,14 @@ def test_a_file_keeps_what_was_sent_for_the_next_start(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_file_that_is_no_database_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_rejected_with_the_reason(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "no" / "folder" / "x", tmp_path / "text"):
         (tmp_path / "text").write_text("not a database " * 1000)
         with pytest.raises(ValueError, match=r"\w"):
             Store(str(path))
 
 
-def test_queries_go_on_while_old_spans_are_dropped() -> None:
+def test_queries_continue_while_old_spans_are_dropped() -> None:
     store = Store(memory=64 * 1024 * 1024)
     done = threading.Event()
     wrong: list[object] = []
@@ -301,7 +301,7 @@ def test_queries_go_on_while_old_spans_are_dropped() -> None:
     store.close()
 
 
-def test_while_one_reads_for_long_what_does_not_fit_is_refused_and_what_is_read_stays(
+def test_during_a_long_read_excess_spans_are_rejected_and_the_read_data_stays(
     small_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("otlp_viewer.store.writer.LONGEST_PAUSE", 0.02)
@@ -323,7 +323,7 @@ def test_while_one_reads_for_long_what_does_not_fit_is_refused_and_what_is_read_
     assert health.bytes <= health.capacity_bytes
 
 
-def test_a_trace_is_read_in_portions_that_fit_into_memory(store: Store) -> None:
+def test_a_trace_is_read_in_chunks_that_fit_in_memory(store: Store) -> None:
     sizes = [10, 3_000_000, 2_000_000, 5_000_000, *[10] * 3000]
     add(store, [span(n, n / 1e6, **{"trace.trace_id": TRACE, "app.text": "x" * size}) for n, size in enumerate(sizes)])
     with store._snapshot() as snapshot:

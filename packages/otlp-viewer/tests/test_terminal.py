@@ -73,7 +73,7 @@ def test_an_error_is_marked_with_its_exception_or_its_message() -> None:
     assert fourth.endswith("✗  app.shelf=4")
 
 
-def test_a_missing_parent_is_said() -> None:
+def test_a_missing_parent_is_reported() -> None:
     lines = rendered(event(1), event(3, parent=2), event(4, parent=3)).splitlines()
     assert "parent not received" not in lines[0]
     assert lines[1].startswith("span-3")
@@ -81,7 +81,7 @@ def test_a_missing_parent_is_said() -> None:
     assert lines[2].startswith("└─ span-4")
 
 
-def test_nothing_in_a_span_can_steer_the_terminal() -> None:
+def test_spans_cannot_send_control_sequences_to_the_terminal() -> None:
     evil = "a\x1b[2J\x1b]0;t\x07\r\n\x9b1m\u202e\u2066\u200b\u2028b"
     raised = {"name": "exception", "attributes": {"exception.message": evil}}
     text = rendered(
@@ -112,7 +112,7 @@ def test_long_values_and_many_attributes_are_cut() -> None:
     assert "… 38 more" in text
 
 
-def test_a_circle_of_parents_is_drawn_once_and_ends() -> None:
+def test_a_cycle_of_parents_is_drawn_once() -> None:
     lines = rendered(event(1, parent=2), event(2, parent=1), event(3, parent=3)).splitlines()
     assert len(lines) == 3
     assert lines[0].endswith("its parents form a circle")
@@ -127,7 +127,7 @@ def test_huge_traces_are_drawn_without_recursion_and_cut(parent_of: Any) -> None
     assert max(map(len, lines)) < 150
 
 
-def test_leaves_of_one_name_are_drawn_together() -> None:
+def test_leaves_with_the_same_name_share_a_line() -> None:
     quick = [event(n, 1, name="count item", duration_ms=n / 10) for n in range(2, 52)]
     failed = event(60, 1, name="count item", error=True, status_message="barcode cannot be read")
     lines = rendered(event(1), *quick, failed, event(61, 1, name="store"), event(62, 1, name="store")).splitlines()
@@ -241,7 +241,7 @@ def test_a_trace_is_printed_after_a_quiet_second(
     assert new(out) == ""
 
 
-def test_a_request_of_fourteen_seconds_is_printed_whole_when_its_root_arrives(
+def test_a_long_request_is_printed_completely_when_its_root_arrives(
     store: Store, printer: Printer, clock: Clock, out: io.StringIO
 ) -> None:
     for number in range(2, 9):
@@ -260,7 +260,7 @@ def test_a_request_of_fourteen_seconds_is_printed_whole_when_its_root_arrives(
     assert "span-8" in text
 
 
-def test_a_trace_is_printed_again_when_more_of_it_came(
+def test_a_trace_is_printed_again_after_more_spans(
     store: Store, printer: Printer, clock: Clock, out: io.StringIO
 ) -> None:
     add(store, [event(1)])
@@ -282,7 +282,7 @@ def test_a_trace_is_printed_again_when_more_of_it_came(
     assert new(out) == ""
 
 
-def test_a_trace_without_its_root_is_printed_in_the_end(
+def test_a_trace_without_a_root_is_printed_after_a_timeout(
     store: Store, printer: Printer, clock: Clock, out: io.StringIO
 ) -> None:
     add(store, [event(2, parent=1)])
@@ -334,7 +334,7 @@ def test_a_trace_that_the_store_has_dropped_is_not_printed(printer: Printer, clo
     assert new(out) == ""
 
 
-def test_a_tree_ends_with_the_address_of_its_page_in_place_of_its_id(store: Store) -> None:
+def test_a_tree_ends_with_the_url_of_its_page_instead_of_its_id(store: Store) -> None:
     add(store, [event(1)])
     out = io.StringIO()
     found = store.trees([TRACE])[TRACE]
@@ -343,7 +343,7 @@ def test_a_tree_ends_with_the_address_of_its_page_in_place_of_its_id(store: Stor
     assert out.getvalue().count(TRACE) == 1
 
 
-def test_spans_are_taken_in_while_the_store_is_asked(store: Store, clock: Clock, out: io.StringIO) -> None:
+def test_spans_are_stored_during_queries(store: Store, clock: Clock, out: io.StringIO) -> None:
     add(store, [event(1)])
 
     def find(trace_ids: Any) -> Any:

@@ -32,7 +32,7 @@ AGAIN = One("a", None, 5_000_000, "shop", "client", 2)
         ((FIRST, AGAIN), One("b", "a", 6_000_000), AGAIN),
     ],
 )
-def test_of_two_spans_with_one_id_the_one_that_fits_has_the_child(
+def test_of_two_spans_with_the_same_id_the_matching_one_gets_the_child(
     both: tuple[One, One], child: One, parent: One
 ) -> None:
     order = [node.span for node in walk([*both, child])]
@@ -40,6 +40,6 @@ def test_of_two_spans_with_one_id_the_one_that_fits_has_the_child(
     assert order[order.index(child) - 1] is parent
 
 
-def test_a_span_that_is_its_own_parent_is_there_once() -> None:
+def test_a_span_that_is_its_own_parent_appears_once() -> None:
     (node,) = walk([One("a", "a", 0)])
     assert node.note == "its parents form a circle"

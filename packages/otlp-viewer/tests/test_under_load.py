@@ -73,7 +73,7 @@ def status(address: str, path: str, **query: Any) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def test_the_most_expensive_questions_at_once_are_answered_or_refused_within_bounded_memory() -> None:
+def test_concurrent_expensive_queries_stay_within_memory_limits() -> None:
     port = free_port()
     with viewer(port) as address:
         (process,) = (one for one in psutil.Process().children() if one.is_running() and str(port) in one.cmdline())
@@ -106,7 +106,7 @@ def test_the_most_expensive_questions_at_once_are_answered_or_refused_within_bou
         assert get(address, "/api/health")["spans"] == 6_000
 
 
-def test_what_was_answered_is_in_the_file_after_a_restart(tmp_path: Path) -> None:
+def test_acknowledged_spans_are_in_the_file_after_a_restart(tmp_path: Path) -> None:
     port = free_port()
     accepted = 0
     for round_ in range(3):
@@ -119,7 +119,7 @@ def test_what_was_answered_is_in_the_file_after_a_restart(tmp_path: Path) -> Non
         assert get(address, "/api/health")["spans"] == accepted == 750
 
 
-def test_a_large_trace_is_answered_in_portions(store: Store, client: FlaskClient) -> None:
+def test_a_large_trace_is_returned_in_pages(store: Store, client: FlaskClient) -> None:
     trace_id = "ab" * 16
     for first in range(0, 2000, 200):
         events = [
@@ -134,14 +134,14 @@ def test_a_large_trace_is_answered_in_portions(store: Store, client: FlaskClient
     assert [one["trace.span_id"] for one in found["spans"]] == [f"{n + 1:016x}" for n in range(2000)]
 
 
-def test_the_module_starts_as_the_command_does() -> None:
+def test_the_module_runs_like_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "otlp_viewer", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "usage: otlp-viewer" in done.stdout
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:9", "null"])
-def test_a_page_of_another_site_cannot_ask(client: FlaskClient, store: Store, origin: str) -> None:
+def test_pages_of_other_sites_cannot_query(client: FlaskClient, store: Store, origin: str) -> None:
     add(store, [span(0)])
     asked = {"calculations": [{"op": "COUNT"}]}
     assert client.post("/api/query", json=asked, headers={"Origin": origin}).status_code == 403

@@ -82,7 +82,7 @@ def test_a_spans_json_has_every_attribute_once(
     assert json.loads(span_json(span)) == expected
 
 
-def test_a_trace_is_the_same_at_once_and_in_portions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_is_the_same_at_once_and_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     add(store, [event(n, (n - 1) // 3, **{"app.text": "ü" * n}) for n in (7, 3, 1, 2, 9, 4, 8, 6, 5)])
     at_once = trace(store, TRACE)
     assert at_once
