@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 
-# In a container that the project's Dockerfile.dev made, its virtual environment is used.
+# In a container from the project's Dockerfile.dev, use its virtual environment.
 ifdef INSTALLED_IN
 BIN := $(INSTALLED_IN)/bin
 BIN_FROM_PROJECT := $(BIN)
@@ -26,7 +26,7 @@ demo: ## Render a project into demo/, start it and show its first trace
 render: ## Render a project into demo/
 	@$(PYTHON) demo.py --render
 
-new: ## Ask the template's questions and render a project beside this folder
+new: ## Ask the template's questions and render a project next to this folder
 	@$(PYTHON) demo.py --new
 
 install: $(INSTALLED) ## Install what the tests need
@@ -37,8 +37,8 @@ test: $(INSTALLED) ## Run every test that this machine can run
 test-kubernetes: $(INSTALLED) ## Run the tests on a Kubernetes cluster
 	@KUBERNETES=1 $(BIN)/python -m pytest tests/test_kubernetes.py
 
-# The project is checked here, before rendering. No caches there: they would be rendered.
-lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and of what it renders
+# This checks the project before rendering, without caches, which would be rendered.
+lint: $(INSTALLED) ## Check style, types and shell scripts of the template and its projects
 	@$(BIN)/ruff check --no-cache
 	@$(BIN)/ruff format --no-cache --check
 	@$(BIN)/mypy --strict demo.py hooks
@@ -50,7 +50,7 @@ lint: $(INSTALLED) ## Check style, types and shell scripts, of the template and 
 docs: $(INSTALLED) ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict >/dev/null
 
-bench: $(INSTALLED) ## Measure, each figure against a baseline in the same run, and write bench/RESULTS.md
+bench: $(INSTALLED) ## Run the benchmarks and write bench/RESULTS.md
 	@$(BIN)/python bench $(ONLY)
 
 wheels: $(INSTALLED) ## Build the packages into the project's wheels/, and lock their hashes
@@ -66,11 +66,11 @@ lock: $(INSTALLED) wheels ## Resolve the dependencies of the template and of the
 	@$(BIN)/uv $(COMPILE) pyproject.toml --group dev -c .lock/locked/requirements-dev.txt -c requirements.txt -o requirements-dev.txt
 	@rm -rf .lock
 
-clean: ## Remove what can be created again
+clean: ## Remove everything that can be rebuilt
 	rm -rf .venv demo site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Python compiles what it imports, which leaves out much; unless it may write no bytecode.
+# Python compiles what it imports, so do not compile everything, unless it must not write bytecode.
 COMPILED := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 PIP := PIP_USER=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check
 

@@ -1,7 +1,7 @@
 """`make demo`: render the default project into demo/, start it, send requests, show the first trace.
 
     python demo.py --render    only render
-    python demo.py --new       ask the template's questions, and render a project beside this folder
+    python demo.py --new       ask the template's questions and render a project next to this folder
 
 Needs only the standard library: it installs cookiecutter into .venv, and the project's own Makefile does the rest.
 """
@@ -32,8 +32,8 @@ VENV = Path(os.environ.get("INSTALLED_IN") or ROOT / ".venv")  # the image of Do
 DEMO = ROOT / "demo"
 LOG = DEMO / "demo.log"
 PORTS = {"PORT": 4567, "PROFILES_PORT": 4568, "VIEWER_PORT": 4318}
-# What running the demo leaves in demo/, besides what was rendered.
-MADE = {".venv", ".env", ".template", "demo.log", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+# What running the demo creates in demo/, besides the rendered files.
+GENERATED = {".venv", ".env", ".template", "demo.log", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 FIRST_REQUEST = "/api/activities/home"
 MORE_REQUESTS = (
     "/api/activities/@andrew",
@@ -54,23 +54,23 @@ def check_python() -> None:
 
 
 def check_ports() -> None:
-    """Put the three ports into the environment. Exits if one cannot be used."""
-    others = []
-    for name, usual in PORTS.items():
-        port = os.environ.get(name) or str(usual)
+    """Put the three ports into the environment. Exit if one cannot be used."""
+    suggestions = []
+    for name, default in PORTS.items():
+        port = os.environ.get(name) or str(default)
         if not port.isdecimal() or not 0 < int(port) < 65536:
-            sys.exit(f"{name} is {port!r}, not a port from 1 to 65535. For example: make demo {name}={usual}")
+            sys.exit(f"{name} is {port!r}, not a port from 1 to 65535. For example: make demo {name}={default}")
         os.environ[name] = port
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a just closed port is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do; reuses recently closed ports
             try:
                 probe.bind(("127.0.0.1", int(port)))
             except OSError as error:
                 print(f"Port {port} cannot be used: {error.strerror}.", file=sys.stderr)
-                others.append(f"{name}={int(port) % 60000 + 1000}")
-    if others:
-        port = "another port" if len(others) == 1 else "other ports"
-        sys.exit(f"Another project may be running. Stop it, or use {port}: make demo {' '.join(others)}")
+                suggestions.append(f"{name}={int(port) % 60000 + 1000}")
+    if suggestions:
+        port = "another port" if len(suggestions) == 1 else "other ports"
+        sys.exit(f"Another project may be running. Stop it, or use {port}: make demo {' '.join(suggestions)}")
 
 
 def in_venv(program: str) -> str:
@@ -107,7 +107,7 @@ def install() -> None:
         if new:
             shutil.rmtree(VENV, ignore_errors=True)
         if isinstance(error, subprocess.CalledProcessError):
-            sys.exit(f"{why(error.stdout)} Nothing was installed.")
+            sys.exit(f"{explain(error.stdout)} Nothing was installed.")
         raise
     done.write_text(requirements.read_text())
 
@@ -129,8 +129,8 @@ def run(command: list[str]) -> None:
         raise subprocess.CalledProcessError(process.returncode, command, output)
 
 
-def why(output: str) -> str:
-    """Why an installer failed: in a sentence, or else its output."""
+def explain(output: str) -> str:
+    """Return why an installer failed: one sentence, or its output."""
     if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|error sending request", output):
         return "The package index cannot be reached: check the network."
     if "ensurepip" in output:
@@ -139,42 +139,42 @@ def why(output: str) -> str:
 
 
 def digests(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
-    """The SHA-256 of each file, by its path from `folder`."""
+    """Return the SHA-256 of each file by its path in `folder`."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(paths)
-        if path.is_file() and MADE.isdisjoint(path.relative_to(folder).parts)
+        if path.is_file() and GENERATED.isdisjoint(path.relative_to(folder).parts)
     }
 
 
-def template() -> dict[str, str]:
-    """A digest that changes when the template does."""
+def template_digests() -> dict[str, str]:
+    """Return digests of the template's files."""
     return digests(ROOT, [ROOT / "cookiecutter.json", *(ROOT / "hooks").rglob("*"), *PROJECT.rglob("*")])
 
 
 def remove_caches() -> None:
-    """Remove what editors and linters leave in the template, or it would be rendered."""
+    """Remove caches of editors and linters from the template, so that they are not rendered."""
     for path in [path for name in ("__pycache__", ".*_cache") for path in PROJECT.rglob(name)]:
         shutil.rmtree(path)
 
 
 def render() -> None:
-    """Render the default project into demo/, unless it is there and up to date, or someone has changed it."""
+    """Render the default project into demo/, unless it is up to date or has been edited."""
     record = DEMO / ".template"
-    before: dict[str, dict[str, str]] = {"template": {}, "demo": {}}
+    recorded: dict[str, dict[str, str]] = {"template": {}, "demo": {}}
     with suppress(OSError, ValueError):
-        before |= json.loads(record.read_text())
+        recorded |= json.loads(record.read_text())
     remove_caches()
-    now = template()
-    if before["template"] == now:
+    current = template_digests()
+    if recorded["template"] == current:
         return
-    found = digests(DEMO, DEMO.rglob("*"))
-    if changed := sorted({name for name, _ in found.items() - before["demo"].items()}):
+    existing = digests(DEMO, DEMO.rglob("*"))
+    if changed := sorted({name for name, _ in existing.items() - recorded["demo"].items()}):
         names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
         say(f"You have changed demo/ ({names}), so it is not rendered again. To get a new one, move it away.")
         return
     install()
-    say("Rendering the project into demo/" + (" again: the template has changed" if found else ""))
+    say("Rendering the project into demo/" + (" again: the template has changed" if existing else ""))
     with tempfile.TemporaryDirectory() as folder:
         command = [in_venv("cookiecutter"), "--no-input", "--output-dir", folder, str(ROOT), "project_name=Demo"]
         try:
@@ -183,19 +183,19 @@ def render() -> None:
             sys.exit(f"{error.stdout.rstrip()}\n\nNothing was rendered. The reason is above.")
         rendered = Path(folder, "demo")
         files = digests(rendered, rendered.rglob("*"))
-        for name in found:
+        for name in existing:
             (DEMO / name).unlink()
         DEMO.mkdir(exist_ok=True)
-        record.write_text(json.dumps({"template": {}, "demo": files}))  # so that an interrupted copy is repeated
+        record.write_text(json.dumps({"template": {}, "demo": files}))  # so that an interrupted copy starts again
         shutil.copytree(rendered, DEMO, dirs_exist_ok=True)
-    record.write_text(json.dumps({"template": now, "demo": files}))
+    record.write_text(json.dumps({"template": current, "demo": files}))
 
 
 class Services:
-    """What `make run` starts in demo/. All output goes to demo/demo.log; the traces are printed too, if asked for."""
+    """The services of `make run` in demo/. All output goes to demo/demo.log; with `print_traces`, prints traces too."""
 
     def __init__(self) -> None:
-        # bin/run itself: make would print a message about the signal.
+        # Not through make, which would print a message about the signal.
         python = Path(os.environ.get("INSTALLED_IN") or DEMO / ".venv") / "bin" / "python"
         if sys.stdout.isatty():
             os.environ.setdefault("FORCE_COLOR", "1")
@@ -207,7 +207,7 @@ class Services:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches this process, which then stops that one
+            start_new_session=True,  # Ctrl-C reaches only this process, which then stops the other
         )
         self.print_traces = False
         self._output = threading.Thread(target=self._follow, daemon=True)
@@ -223,25 +223,25 @@ class Services:
                 log.flush()
 
     def wait_for(self, text: str, seconds: float = 60) -> bool:
-        """Whether they print `text` in time. Exits if they end."""
-        until = time.monotonic() + seconds
+        """Return whether the services print `text` in time. Exit if they stop."""
+        deadline = time.monotonic() + seconds
         while text not in LOG.read_text(encoding="utf-8"):
             if not self._output.is_alive():
                 self.wait()
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 return False
             time.sleep(0.1)
         return True
 
     def wait(self) -> None:
-        """Wait until they end, which is a failure."""
+        """Wait until the services stop, which is a failure."""
         self._process.wait()
         self._output.join()
         lines = LOG.read_text(encoding="utf-8").splitlines()[-15:]
         sys.exit("\n".join([*lines, "", "The demo has ended. The reason is above, and in demo/demo.log."]))
 
     def stop(self) -> None:
-        """End every process, within 10 s."""
+        """Stop all processes within 10 s."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -252,7 +252,7 @@ class Services:
 
 
 def get(url: str) -> str:
-    """Send a request, without any proxy. Return the ID of its trace, whatever the answer."""
+    """Send a request without a proxy. Return its trace ID, even for an error response."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         headers = opener.open(url, timeout=60).headers
@@ -263,17 +263,17 @@ def get(url: str) -> str:
     return str(headers["traceresponse"]).split("-")[1]
 
 
-# The command `cookiecutter`, without its traceback when a hook refuses the answers.
-QUIETLY = """
+# The `cookiecutter` command, without its traceback when a hook rejects the answers.
+RENDER = """
 import logging, sys
 from cookiecutter.exceptions import CookiecutterException, FailedHookException
 from cookiecutter.main import cookiecutter
 
 logging.disable()
 template, folder, *answers = sys.argv[1:]
-given = dict(each.split("=", 1) for each in answers if "=" in each)
+context = dict(answer.split("=", 1) for answer in answers if "=" in answer)
 try:
-    cookiecutter(template, output_dir=folder, extra_context=given, no_input="--no-input" in answers)
+    cookiecutter(template, output_dir=folder, extra_context=context, no_input="--no-input" in answers)
 except FailedHookException:
     sys.exit(1)
 except CookiecutterException as error:
@@ -282,19 +282,19 @@ except CookiecutterException as error:
 
 
 def new(answers: list[str]) -> None:
-    """Render beside this folder. Asks again, with the valid answers as defaults, while the template refuses one."""
-    command = [in_venv("python"), "-c", QUIETLY, str(ROOT), str(ROOT.parent)]
+    """Render next to this folder. Ask again, with the valid answers as defaults, until all answers are valid."""
+    command = [in_venv("python"), "-c", RENDER, str(ROOT), str(ROOT.parent)]
     while True:
-        done = subprocess.run([*command, *answers], stderr=subprocess.PIPE, text=True)
-        if message := done.stderr.partition("\n\nTry again")[0].rstrip():
+        result = subprocess.run([*command, *answers], stderr=subprocess.PIPE, text=True)
+        if message := result.stderr.partition("\n\nTry again")[0].rstrip():
             print(message, file=sys.stderr)
-        refused = re.findall(r"^  (\w+) ", message, re.MULTILINE)
-        given = Path.home() / ".cookiecutter_replay" / f"{ROOT.name}.json"
-        if not (done.returncode and refused and sys.stdin.isatty() and given.is_file()):
-            sys.exit(done.returncode)
-        say("\nThe questions again. Press Enter to keep an answer.")
-        previous = json.loads(given.read_text("utf-8"))["cookiecutter"]
-        answers = [f"{k}={v}" for k, v in previous.items() if not k.startswith("_") and k not in refused]
+        rejected = re.findall(r"^  (\w+) ", message, re.MULTILINE)
+        replay = Path.home() / ".cookiecutter_replay" / f"{ROOT.name}.json"
+        if not (result.returncode and rejected and sys.stdin.isatty() and replay.is_file()):
+            sys.exit(result.returncode)
+        say("\nPlease answer again. Press Enter to keep an answer.")
+        previous = json.loads(replay.read_text("utf-8"))["cookiecutter"]
+        answers = [f"{k}={v}" for k, v in previous.items() if not k.startswith("_") and k not in rejected]
 
 
 def main() -> None:
@@ -315,8 +315,8 @@ def main() -> None:
     backend, viewer = (f"http://127.0.0.1:{os.environ[name]}" for name in ("PORT", "VIEWER_PORT"))
 
     say("Starting backend, profiles and viewer")
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, lambda *_: sys.exit(1))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
     services = Services()
     try:
         if not services.wait_for("Ready: "):

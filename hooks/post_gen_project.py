@@ -1,4 +1,4 @@
-"""Remove what the answers leave out, and print what to do next."""
+"""Remove what the answers exclude, and print the next steps."""
 
 import os
 import shlex
@@ -9,13 +9,13 @@ from pathlib import Path
 EXAMPLE = "{{ cookiecutter.example }}"
 LOCAL_VIEWER = "{{ cookiecutter.local_viewer }}"
 DEPLOYMENT = "{{ cookiecutter.deployment }}"
-BY_COOKIECUTTER: str = "{{ '_output_dir' in cookiecutter }}"  # False: by cruft, which renders copies to compare
+IS_COOKIECUTTER: str = "{{ '_output_dir' in cookiecutter }}"  # False for cruft, which renders copies to compare
 
 STARTED = Path(".rendering-started")
 
 
-def unwanted() -> Iterator[str]:
-    """The files and folders that belong to other answers."""
+def excluded_paths() -> Iterator[str]:
+    """Yield the files and folders that belong to other answers."""
     if EXAMPLE == "none":
         yield "example"
     else:
@@ -25,10 +25,10 @@ def unwanted() -> Iterator[str]:
 
 
 def remove(path: Path, since: int) -> None:
-    """Remove what has been written since a time (ns); older files belong to the owner, and stay."""
+    """Remove what was written after a time (ns). Older files belong to the user and stay."""
     if path.is_dir() and not path.is_symlink():
-        for each in path.iterdir():
-            remove(each, since)
+        for child in path.iterdir():
+            remove(child, since)
         if not any(path.iterdir()):
             path.rmdir()
     elif path.is_file() and path.stat().st_mtime_ns >= since:
@@ -36,7 +36,7 @@ def remove(path: Path, since: int) -> None:
 
 
 def make_executable(folder: Path) -> None:
-    """Set the execute bits of scripts, which a .zip file of the template does not keep."""
+    """Set the execute bits of scripts, which a .zip file of the template loses."""
     for path in folder.glob("*"):
         if path.is_file() and path.read_bytes()[:2] == b"#!":
             mode = path.stat().st_mode
@@ -44,7 +44,7 @@ def make_executable(folder: Path) -> None:
 
 
 def next_steps(start: Path, folder: Path) -> str:
-    """The commands that show a first trace, typed in the folder `start`."""
+    """Return the commands that show a first trace, for the folder `start`."""
     try:
         path = str(folder.relative_to(start.resolve()))
     except ValueError:
@@ -61,15 +61,15 @@ def next_steps(start: Path, folder: Path) -> str:
 def main() -> None:
     """Run in the rendered project."""
     since = STARTED.stat().st_mtime_ns
-    for name in unwanted():
+    for name in excluded_paths():
         remove(Path(name), since)
     STARTED.unlink()
     make_executable(Path("bin"))
-    if BY_COOKIECUTTER == "True":
+    if IS_COOKIECUTTER == "True":
         try:
             print(next_steps(Path(os.environ.get("PWD", os.sep)), Path.cwd()), flush=True)
-        except (OSError, UnicodeError):  # the project is complete, so this is no reason to fail
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails once more at exit
+        except (OSError, UnicodeError):  # do not fail, since the project is complete
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails again at exit
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-# Each answer as a line: name, whether it is text, and the answer in hexadecimal, so that it stays data whatever it is.
+# One line for each answer: name, whether it is a string, and its value in hexadecimal, so that it is never code.
 ANSWERS = """
 {%- for name, answer in cookiecutter.items() if not name.startswith('_') or name == '__folder' %}
 {{ name }} {{ answer is string }} {{ (answer | string).encode('utf-8', 'surrogatepass').hex() }}
 {%- endfor %}
 """
 
-STARTED = Path(".rendering-started")  # tells post_gen_project.py which files this run has written
+STARTED = Path(".rendering-started")  # its time tells post_gen_project.py which files are new
 
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 OTHER_SERVICES = ("profiles", "viewer", "jaeger", "collector")
@@ -29,7 +29,7 @@ CHOICES = {
 
 
 def folder(project: str) -> str:
-    r"""Why this cannot be the name of a folder on Linux, macOS and Windows.
+    r"""Return why this is not a valid folder name on Linux, macOS and Windows, or "".
 
     Valid: cruddur, my-app, con-app. Invalid: con, NUL, com1.txt, a/b, a\b, a:b, app., ..
     """
@@ -37,13 +37,13 @@ def folder(project: str) -> str:
         return "is the name of a device on Windows"
     if project.endswith((".", " ")):
         return "ends with a dot or a space, which Windows drops"
-    if found := re.search(r'[<>:"/\\|?*]', project):
-        return f"contains {found[0]}, which some systems do not allow in a folder name"
+    if match := re.search(r'[<>:"/\\|?*]', project):
+        return f"contains {match[0]}, which some systems do not allow in a folder name"
     return ""
 
 
 def compose_project(project: str) -> str:
-    """Why Docker Compose does not accept this as a project name.
+    """Return why this is not a valid Docker Compose project name, or "".
 
     Valid: cruddur, my-app, my_app, 3d. Invalid: Cruddur, my app, -app, _app, пример.
     """
@@ -53,7 +53,7 @@ def compose_project(project: str) -> str:
 
 
 def distribution(project: str) -> str:
-    """Why this cannot be the name in pyproject.toml.
+    """Return why this is not a valid name in pyproject.toml, or "".
 
     Valid: cruddur, my-app. Invalid: app-, app_.
     """
@@ -63,7 +63,7 @@ def distribution(project: str) -> str:
 
 
 def service(name: str) -> str:
-    """Why no service can have this name in Compose and in traces.
+    """Return why this is not a valid service name in Compose and in traces, or "".
 
     Valid: backend-flask, Api.v2. Invalid: profiles, viewer, my service, -api.
     """
@@ -75,7 +75,7 @@ def service(name: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """Why this is too long for a name.
+    """Return why this name is too long, or "".
 
     Valid: up to 63 characters. Invalid: 64 and more.
     """
@@ -83,7 +83,7 @@ def short_name(name: str) -> str:
 
 
 def short_text(text: str) -> str:
-    """Why this is too long for a line of text.
+    """Return why this text is too long, or "".
 
     Valid: up to 500 characters. Invalid: 501 and more.
     """
@@ -91,7 +91,7 @@ def short_text(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Which character TOML, YAML or UTF-8 does not allow.
+    r"""Return which character TOML, YAML or UTF-8 does not allow, or "".
 
     Valid: It's "quoted", \ $(x), Привет, emoji. Invalid: \n, \x00, \x1b, \x7f, half a surrogate pair.
     """
@@ -114,35 +114,35 @@ CHECKS: tuple[tuple[str, str, tuple[Callable[[str], str], ...]], ...] = (
 
 
 def problems(answers: dict[str, str]) -> list[str]:
-    """What is wrong with each answer: a line with an example of a valid one."""
-    found = []
+    """Return a line for each invalid answer, with an example of a valid one."""
+    lines = []
     for name, example, checks in CHECKS:
         value = answers[name]
-        if wrong := ", and ".join(filter(None, (check(value) for check in checks))):
-            found.append(f"  {name} {value[:80]!a} {wrong}. For example: {example}")
-    if not found and answers["__folder"] != answers["project"]:
-        found.append(f'  __folder must be the project. In a replay file: "__folder": "{answers["project"]}"')
+        if reasons := ", and ".join(filter(None, (check(value) for check in checks))):
+            lines.append(f"  {name} {value[:80]!a} {reasons}. For example: {example}")
+    if not lines and answers["__folder"] != answers["project"]:
+        lines.append(f'  __folder must be the project. In a replay file: "__folder": "{answers["project"]}"')
     for name, choices in CHOICES.items():
         if answers[name] not in choices:
-            found.append(f"  {name} {answers[name][:80]!a} is not one of: {', '.join(choices)}")
-    return found
+            lines.append(f"  {name} {answers[name][:80]!a} is not one of: {', '.join(choices)}")
+    return lines
 
 
-def parsed(lines: str) -> tuple[dict[str, str], list[str]]:
-    """The answers by name, and a problem for each that is not text."""
-    answers, found = {}, []
+def parse_answers(lines: str) -> tuple[dict[str, str], list[str]]:
+    """Return the answers by name, and a problem for each that is not a string."""
+    answers, problems_found = {}, []
     for name, is_text, value in (line.split(" ") for line in lines.splitlines() if line):
         answers[name] = bytes.fromhex(value).decode("utf-8", "surrogatepass")
         if is_text != "True":
-            found.append(f"  {name} {answers[name][:80]!a} is not text: write it in quotes")
-    return answers, found
+            problems_found.append(f"  {name} {answers[name][:80]!a} is not text: write it in quotes")
+    return answers, problems_found
 
 
 def main() -> None:
-    """Stop cookiecutter if there are problems; it removes the folder that it has just created."""
-    answers, not_text = parsed(ANSWERS)
-    if found := not_text + problems(answers):
-        sys.exit("\n".join(("", "Nothing was written, because:", *found, "", NOTE, "")))
+    """Exit if there are problems; cookiecutter then removes the folder that it has just created."""
+    answers, not_text = parse_answers(ANSWERS)
+    if lines := not_text + problems(answers):
+        sys.exit("\n".join(("", "Nothing was written, because:", *lines, "", NOTE, "")))
     STARTED.touch()
 
 
