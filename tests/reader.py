@@ -228,7 +228,7 @@ class Reader:
             program.write_text(program.read_text("utf-8").replace("default=10)", "default=2)"), "utf-8")
         self.front.type(command + "\n")
         if command.startswith("bin/honeycomb key set"):
-            self.answer("Press Enter to skip: ", KEY + "\n")
+            self.answer("Enter to skip: ", KEY + "\n")
         elif command.startswith("cat >~/"):
             time.sleep(0.5)
             self.front.type(f"{KEY}\n\x04")
