@@ -71,7 +71,7 @@ def test_a_bad_value_in_json_becomes_the_nearest_one(
     ("fields", "message"),
     [
         ({"traceId": "not hex"}, "spans[0].traceId must be hexadecimal"),
-        ({"traceId": "ab"}, "a trace id is 16 bytes"),
+        ({"traceId": "ab"}, "a trace ID must have 16 bytes"),
         ({"name": 7}, "spans[0].name must be a string"),
         ({"attributes": {}}, "spans[0].attributes must be a list"),
         ({"startTimeUnixNano": "soon"}, "startTimeUnixNano must be an integer"),
@@ -195,7 +195,7 @@ def test_values_nested_too_deeply_are_left_out_of_their_span(client: FlaskClient
 
 def test_spans_sent_as_logs_get_an_explanation(client: FlaskClient, store: Store) -> None:
     answer = client.post("/v1/logs", data=protobuf(span(0)), content_type=PROTOBUF)
-    assert b"spans belong to /v1/traces" in answer.data
+    assert b"send spans to /v1/traces" in answer.data
     assert store.counts() == (0, 0)
 
 

@@ -18,7 +18,7 @@ from otlp_viewer.model import TraceSummary
 from otlp_viewer.printer import Printer
 from otlp_viewer.receive.grpc import Channel
 from otlp_viewer.store import Store
-from otlp_viewer.store.database import SMALLEST_MEMORY
+from otlp_viewer.store.database import MIN_MEMORY
 from otlp_viewer.web.app import create_app
 
 
@@ -44,7 +44,7 @@ def size(text: str) -> int | None:
     """Return a size such as 512MB in bytes; None if it is invalid or less than 64 MB."""
     match = re.fullmatch(r"(\d{1,9})\s*([KMG]?)I?B?", text.strip().upper())
     number = int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]] if match else 0
-    return number if SMALLEST_MEMORY <= number < 1 << 50 else None
+    return number if MIN_MEMORY <= number < 1 << 50 else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

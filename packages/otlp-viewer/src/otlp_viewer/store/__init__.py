@@ -1,4 +1,4 @@
-"""What is stored: spans and logs in DuckDB, and what is asked about them."""
+"""Stores spans and logs in DuckDB and queries them."""
 
 from otlp_viewer.store.store import Store
 from otlp_viewer.store.writer import Added

@@ -1,4 +1,4 @@
-"""Hands columns of Python values to DuckDB, as Arrow has them: by far the cheapest way in."""
+"""Passes columns of Python values to DuckDB as Arrow arrays, by far the fastest way to insert rows."""
 
 from array import array
 from collections.abc import Sequence
@@ -8,27 +8,27 @@ from typing import Any
 import nanoarrow as na  # type: ignore[import-untyped]
 
 Column = tuple[str, Any]
-"""A name, and an Arrow array."""
+"""A name and an Arrow array."""
 
 
 def numbers(name: str, typecode: str, values: Sequence[float]) -> Column:
-    """Make a column of numbers; `typecode` is one of the array module's: B, i, q or d."""
+    """Return a column of numbers. `typecode` is a type code of the array module: B, i, q or d."""
     type_ = {"B": na.uint8, "i": na.int32, "q": na.int64, "d": na.float64}[typecode]()
     return name, na.c_array_from_buffers(type_, len(values), [None, array(typecode, values)])
 
 
-def texts(name: str, values: Sequence[bytes]) -> Column:
-    """Make a column of text, of values in UTF-8."""
-    return name, na.c_array_from_buffers(na.large_string(), len(values), [None, *_joined(values)])
+def strings(name: str, values: Sequence[bytes]) -> Column:
+    """Return a column of strings, encoded in UTF-8."""
+    return name, na.c_array_from_buffers(na.large_string(), len(values), [None, *_offsets_and_data(values)])
 
 
 def blobs(name: str, values: Sequence[bytes]) -> Column:
-    return name, na.c_array_from_buffers(na.large_binary(), len(values), [None, *_joined(values)])
+    return name, na.c_array_from_buffers(na.large_binary(), len(values), [None, *_offsets_and_data(values)])
 
 
 def maps(name: str, lengths: Sequence[int], keys: Sequence[int], values: Sequence[bytes]) -> Column:
-    """Make a column of maps from numbers to text; of each row `lengths` has the number of its keys."""
-    children = [numbers("key", "i", keys)[1], texts("value", values)[1]]
+    """Return a column of maps from numbers to strings. `lengths` has the number of keys in each row."""
+    children = [numbers("key", "i", keys)[1], strings("value", values)[1]]
     entries = na.struct({"key": na.int32(), "value": na.large_string()})
     pairs = na.c_array_from_buffers(entries, len(keys), [None], children=children)
     offsets = array("i", accumulate(lengths, initial=0))
@@ -38,18 +38,18 @@ def maps(name: str, lengths: Sequence[int], keys: Sequence[int], values: Sequenc
 
 
 def lists(name: str, values: Sequence[Sequence[int]]) -> Column:
-    """Make a column of lists of numbers."""
-    child = numbers("item", "q", [one for row in values for one in row])[1]
+    """Return a column of lists of integers."""
+    child = numbers("item", "q", [item for row in values for item in row])[1]
     offsets = array("i", accumulate(map(len, values), initial=0))
     return name, na.c_array_from_buffers(na.list_(na.int64()), len(values), [None, offsets], children=[child])
 
 
-def _joined(values: Sequence[bytes]) -> tuple["array[int]", bytes]:
+def _offsets_and_data(values: Sequence[bytes]) -> tuple["array[int]", bytes]:
     return array("q", accumulate(map(len, values), initial=0)), b"".join(values)
 
 
 class Table:
-    """Columns of one length, which DuckDB reads when this is registered as a view, as often as it is asked."""
+    """Columns of equal length. DuckDB can register this as a view and read it any number of times."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         types = na.struct({name: na.Schema(na.c_schema(column.schema)) for name, column in columns})

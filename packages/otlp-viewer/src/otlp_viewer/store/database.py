@@ -1,23 +1,23 @@
-"""Opens DuckDB, and bounds what it takes."""
+"""Opens DuckDB and limits its memory."""
 
 import contextlib
 from collections.abc import Iterator
 
 import duckdb
 
-LAYOUT = 3  # of the tables; raise it when they change
+LAYOUT = 3  # version of the tables; increase it when they change
 MEGABYTE = 1024 * 1024
-SMALLEST_MEMORY = 64 * MEGABYTE
+MIN_MEMORY = 64 * MEGABYTE
 
 
 class Database:
-    """DuckDB, with spans and logs in the attached database `stored`: in memory, or in a file.
+    """DuckDB with spans and logs in the attached database `stored`, in memory or in a file.
 
-    Raises ValueError when the file is not one of ours or cannot be opened, with the reason.
+    Raises ValueError, with the reason, if the file cannot be opened or does not belong to the viewer.
     """
 
     def __init__(self, path: str, memory: int) -> None:
-        memory = max(memory, SMALLEST_MEMORY)
+        memory = max(memory, MIN_MEMORY)
         self.capacity = memory // 2
         """Bytes for spans and logs; the rest is for queries."""
         self._memory = memory
@@ -31,7 +31,7 @@ class Database:
             },
         )
         in_memory = path == ":memory:"
-        self._used = (
+        self._used_sql = (
             "SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()"
             " WHERE tag IN ('BASE_TABLE', 'IN_MEMORY_TABLE', 'OVERFLOW_STRINGS')"
             if in_memory
@@ -40,7 +40,7 @@ class Database:
         options = "ROW_GROUP_SIZE 30720" + (", COMPRESS" if in_memory else "")
         try:
             self.connection.execute(f"ATTACH '{path.replace(chr(39), chr(39) * 2)}' AS stored ({options})")
-            # Nothing that is asked may read or write files, or the network.
+            # Queries must not access files or the network.
             self.connection.execute("SET enable_external_access = false")
             self._check_layout(path)
         except duckdb.Error as error:
@@ -61,18 +61,18 @@ class Database:
             )
             self.connection.execute("INSERT INTO stored.layout VALUES (?)", [LAYOUT])
         elif ("layout",) not in tables:
-            raise ValueError(f"{path} is a database of something else")
+            raise ValueError(f"{path} is not a database of the viewer")
         elif self.connection.execute("SELECT version FROM stored.layout").fetchall() != [(LAYOUT,)]:
-            raise ValueError(f"another version of the viewer wrote {path}; move it away")
+            raise ValueError(f"{path} was written by another version of the viewer; move or delete it")
 
     def used(self) -> int:
-        """Return the bytes that spans and logs take."""
-        return int(self.connection.execute(self._used).fetchall()[0][0])
+        """Return the size of spans and logs in bytes."""
+        return int(self.connection.execute(self._used_sql).fetchall()[0][0])
 
     def compress(self) -> bool:
-        """Have DuckDB compress what came; return whether it did. It cannot while someone reads.
+        """Compress new rows, and return whether that succeeded. It fails while a query is running.
 
-        A checkpoint that runs out of memory makes the database useless, so more is allowed meanwhile.
+        A checkpoint that runs out of memory invalidates the database, so this raises the limit until it ends.
         """
         self.connection.execute(f"SET memory_limit = '{4 * self._memory // MEGABYTE}MiB'")
         try:
@@ -81,7 +81,7 @@ class Database:
         except duckdb.TransactionException:
             return False
         finally:
-            with contextlib.suppress(duckdb.Error):  # queries that run have more than they may; they end soon
+            with contextlib.suppress(duckdb.Error):  # running queries use more than the limit, but end soon
                 self.connection.execute(f"SET memory_limit = '{self._memory // MEGABYTE}MiB'")
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Database:
 
 @contextlib.contextmanager
 def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Do everything or nothing. Raises duckdb.FatalException where neither was possible."""
+    """Commit, or roll back after an exception. Raises duckdb.FatalException if the rollback fails."""
     connection.begin()
     try:
         yield
@@ -105,5 +105,5 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what DuckDB says."""
+    """Return the first line of an error message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

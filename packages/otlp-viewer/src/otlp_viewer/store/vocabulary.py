@@ -1,6 +1,6 @@
-"""What many records have in common: the names of attributes, and origins (a resource with a scope)."""
+"""Data that many records share: attribute names, and origins (a resource with a scope)."""
 
-# ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
+# ruff: noqa: S608 - statements contain only generated names; user input is bound.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from otlp_viewer.values import Type, any_value, as_text
 
 M = TypeVar("M", bound=Message)
 Pair = tuple[int, bytes]
-"""The number of an attribute's name, and its value's text in UTF-8."""
+"""The number of an attribute's name, and its value as text in UTF-8."""
 
-LONGEST_CACHED = 256  # bytes of an attribute
-MOST_CACHED = 20_000
+MAX_CACHED_SIZE = 256  # bytes of an attribute
+MAX_CACHED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +32,24 @@ class Origin:
     scope_name: str
     scope_version: str
     attributes: Mapping[int, str]
-    """Of the resource and of the scope, whose go first."""
+    """Those of the resource and the scope. The scope's override the resource's."""
 
 
 class Vocabulary:
-    """The names and origins of one signal, in the tables stored.<signal>_names and stored.<signal>_origins.
+    """The attribute names and origins of a signal, in the tables stored.<signal>_names and stored.<signal>_origins.
 
-    A name has a number for each type that its values have. `fields` are the names of the records' own fields.
-    Used under the store's lock.
+    A name has a number for each type of its values. `fields` are the names of fields that are not attributes.
+    Callers must hold the store's lock.
     """
 
     def __init__(self, database: duckdb.DuckDBPyConnection, signal: str, fields: Collection[str]) -> None:
         self._signal = signal
         self._fields = fields
         self.pairs: dict[bytes, Pair | None] = {}
-        """Attributes that came lately, as messages; None for those without a value."""
+        """Cache of pairs by encoded attribute; None for an attribute without a value."""
         self.names: dict[int, tuple[str, Type]] = {}
         self.origins: dict[int, Origin] = {}
-        self._digests: dict[bytes, Origin] = {}
+        self._by_digest: dict[bytes, Origin] = {}
         self._new_names: list[int] = []
         self._new_origins: list[tuple[int, bytes, bytes, bytes]] = []
         database.execute(
@@ -62,7 +62,7 @@ class Vocabulary:
         for number, digest, service, scope_name, scope_version, attributes in database.execute(
             f"SELECT number, digest, service, scope_name, scope_version, attributes FROM stored.{signal}_origins"
         ).fetchall():
-            self._digests[digest] = self.origins[number] = Origin(
+            self._by_digest[digest] = self.origins[number] = Origin(
                 number, service, scope_name, scope_version, attributes
             )
         self._numbers = {name: number for number, name in self.names.items()}
@@ -70,39 +70,39 @@ class Vocabulary:
         self._next_origin = count(max(self.origins, default=0) + 1)
 
     def pair(self, attribute: bytes) -> Pair | None:
-        """Return what a KeyValue message says, None where it has no value. Raises protobuf's DecodeError."""
+        """Return the pair of an encoded KeyValue, or None if it has no value. Raises DecodeError."""
         if attribute in self.pairs:
             return self.pairs[attribute]
-        found = self._numbered(KeyValue.FromString(attribute))
-        pair = None if found is None else (found[0], found[1].encode())
-        if len(attribute) <= LONGEST_CACHED:
-            if len(self.pairs) >= MOST_CACHED:
+        decoded = self._decode(KeyValue.FromString(attribute))
+        pair = None if decoded is None else (decoded[0], decoded[1].encode())
+        if len(attribute) <= MAX_CACHED_SIZE:
+            if len(self.pairs) >= MAX_CACHED:
                 self.pairs.clear()
             self.pairs[attribute] = pair
         return pair
 
     def origin(self, resource: bytes, scope: bytes) -> Origin:
-        """Return the origin of a Resource and an InstrumentationScope message, an empty one for what cannot be read."""
+        """Return the origin of an encoded Resource and InstrumentationScope. Unreadable ones count as empty."""
         digest = blake2b(len(resource).to_bytes(8, "big") + resource + scope, digest_size=16).digest()
-        if digest not in self._digests:
-            resource, resource_message = _read(resource, Resource)
-            scope, scope_message = _read(scope, InstrumentationScope)
-            services = [one for one in resource_message.attributes if one.key == "service.name"]
+        if digest not in self._by_digest:
+            resource, resource_message = _parse(resource, Resource)
+            scope, scope_message = _parse(scope, InstrumentationScope)
+            services = [pair for pair in resource_message.attributes if pair.key == "service.name"]
             service = any_value(services[-1].value) if services else None
-            others = [one for one in resource_message.attributes if one.key != "service.name"]
+            others = [pair for pair in resource_message.attributes if pair.key != "service.name"]
             number = next(self._next_origin)
-            self._digests[digest] = self.origins[number] = Origin(
+            self._by_digest[digest] = self.origins[number] = Origin(
                 number,
                 "unknown_service" if service in (None, "") else as_text(service)[1],
                 scope_message.name,
                 scope_message.version,
-                dict(filter(None, map(self._numbered, [*others, *scope_message.attributes]))),
+                dict(filter(None, map(self._decode, [*others, *scope_message.attributes]))),
             )
             self._new_origins.append((number, digest, resource, scope))
-        return self._digests[digest]
+        return self._by_digest[digest]
 
     def save(self, database: duckdb.DuckDBPyConnection) -> None:
-        """Write what is new into the tables, in the caller's transaction; `saved` says that it was committed."""
+        """Insert new names and origins in the caller's transaction. Call `mark_saved` after the commit."""
         for number in self._new_names:
             database.execute(f"INSERT INTO stored.{self._signal}_names VALUES (?, ?, ?)", [number, *self.names[number]])
         for number, digest, resource, scope in self._new_origins:
@@ -123,25 +123,31 @@ class Vocabulary:
                 ],
             )
 
-    def saved(self) -> None:
+    def mark_saved(self) -> None:
         self._new_names.clear()
         self._new_origins.clear()
 
-    def forget(self, database: duckdb.DuckDBPyConnection, names: Collection[int], origins: Collection[int]) -> None:
-        """Keep no names and origins but these and those of these origins; all is saved, and the caller commits."""
+    def prune(self, database: duckdb.DuckDBPyConnection, names: Collection[int], origins: Collection[int]) -> None:
+        """Delete all origins except these, and all names except these and those of the origins.
+
+        Call `save` first, in the same transaction or an earlier one.
+        """
         used = {*names, *(name for number in origins for name in self.origins[number].attributes)}
-        for table, stored in (("names", used), ("origins", set(origins))):
+        for table, numbers in (("names", used), ("origins", set(origins))):
             database.execute(
                 f"DELETE FROM stored.{self._signal}_{table} WHERE number NOT IN (SELECT unnest(?::INTEGER[]))",
-                [list(stored)],
+                [list(numbers)],
             )
         self.names = {number: name for number, name in self.names.items() if number in used}
         self._numbers = {name: number for number, name in self.names.items()}
         self.origins = {number: self.origins[number] for number in origins}
-        self._digests = {digest: one for digest, one in self._digests.items() if one.number in self.origins}
+        self._by_digest = {
+            digest: origin for digest, origin in self._by_digest.items() if origin.number in self.origins
+        }
         self.pairs.clear()
 
-    def _numbered(self, attribute: KeyValue) -> tuple[int, str] | None:
+    def _decode(self, attribute: KeyValue) -> tuple[int, str] | None:
+        """Return the number of an attribute's name, new if necessary, and its value as text."""
         value = any_value(attribute.value)
         if value is None:
             return None
@@ -154,8 +160,8 @@ class Vocabulary:
         return self._numbers[name], text
 
 
-def _read(data: bytes, kind: type[M]) -> tuple[bytes, M]:
-    """Return a message, and the bytes that it was read from: repaired ones, or none, where it was necessary."""
+def _parse(data: bytes, kind: type[M]) -> tuple[bytes, M]:
+    """Return a message and its encoding: repaired if it is invalid, empty if that fails."""
     try:
         return data, kind.FromString(data)
     except DecodeError:

@@ -217,7 +217,7 @@ class Writer:
             raise duckdb.IOException(f"the database has failed and cannot be opened again: {error}") from error
         lost = {signal: table.rows - self._tables[signal].rows for signal, table in failed.items()}
         for signal, table in failed.items():
-            for records in table.pending.given:
+            for records in table.pending.batches:
                 self._tables[signal].pending.add(records, Problems())
             self._tables[signal].dropped = table.dropped + max(lost[signal], 0)
             self._version[signal] += 1
