@@ -118,8 +118,8 @@ def test_a_clean_checkout_shows_the_first_trace_and_ctrl_c_ends_everything(check
         assert places == sorted(places), output
         assert output.count("└─ home-activities-mock-data") == 1
 
-        answer = requests.get(f"http://127.0.0.1:{at['PORT']}/api/activities/home", timeout=10)
-        trace_id = answer.headers["traceresponse"].split("-")[1]
+        response = requests.get(f"http://127.0.0.1:{at['PORT']}/api/activities/home", timeout=10)
+        trace_id = response.headers["traceresponse"].split("-")[1]
         assert eventually(lambda: f"/traces/{trace_id}" in program.output())
 
         traces = requests.get(f"http://127.0.0.1:{at['VIEWER_PORT']}/api/traces", timeout=10).json()
@@ -187,7 +187,7 @@ def test_an_invalid_answer_to_make_new_is_explained_without_a_traceback(checkout
     command = [sys.executable, "demo.py", "--new", "--no-input", "project_name=Con"]
     done = subprocess.run(command, cwd=checkout, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stdout.splitlines()[2:] == []  # besides the installation
+    assert [line for line in done.stdout.splitlines() if not line.startswith(("Installing", "."))] == []
     assert done.stderr.splitlines()[-2:] == [
         "Nothing was written, because:",
         "  project 'con' is the name of a device on Windows. For example: my-app",
@@ -200,9 +200,9 @@ def test_make_new_repeats_invalid_questions_and_keeps_valid_answers(checkout: Pa
         sys.executable, ["demo.py", "--new"], cwd=str(checkout), env=environment(HOME=str(tmp_path)), timeout=60
     )
     answers = ["Asked Twice", "", "", "", "profiles", "", "", "", "2", "", *[""] * 4, "shop", *[""] * 5]
-    for answer in answers:
+    for response in answers:
         asking.expect(r"\)?: ")
-        asking.sendline(answer)
+        asking.sendline(response)
     asking.expect(pexpect.EOF)
     asking.close()
     project = checkout.parent / "asked-twice"
