@@ -52,9 +52,9 @@ def test_traces_are_listed_newest_first_with_their_root(
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "1.5", "ten", "", "\uff11\uff10", "1_0", "9" * 5000])
 def test_a_limit_out_of_range_is_rejected(client: FlaskClient, limit: str) -> None:
-    answer = client.get("/api/traces", query_string={"limit": limit})
-    assert answer.status_code == 400
-    assert "1 to 1000" in answer.get_json()["error"]
+    response = client.get("/api/traces", query_string={"limit": limit})
+    assert response.status_code == 400
+    assert "1 to 1000" in response.get_json()["error"]
 
 
 def test_a_trace_is_returned_in_tree_order(client: FlaskClient) -> None:
@@ -67,10 +67,10 @@ def test_a_trace_is_returned_in_tree_order(client: FlaskClient) -> None:
 
 def test_a_trace_is_returned_as_text_on_request(client: FlaskClient) -> None:
     client.post("/v1/traces", json=export(json_span(1), json_span(2, 1)))
-    answer = client.get(f"/api/traces/{TRACE}", headers={"Accept": "text/plain"})
-    assert answer.mimetype == "text/plain"
-    assert answer.text.startswith("span-1  backend")
-    assert "\n└─ span-2" in answer.text
+    response = client.get(f"/api/traces/{TRACE}", headers={"Accept": "text/plain"})
+    assert response.mimetype == "text/plain"
+    assert response.text.startswith("span-1  backend")
+    assert "\n└─ span-2" in response.text
     assert client.get(f"/api/traces/{TRACE}", headers={"Accept": "*/*"}).is_json
 
 
@@ -80,8 +80,8 @@ def test_errors_are_json(client: FlaskClient) -> None:
         ("/api/traces/" + "ab" * 16, 404),
         ("/api/nowhere", 404),
     ):
-        answer = client.get(path)
-        assert (answer.status_code, list(answer.get_json())) == (code, ["error"])
+        response = client.get(path)
+        assert (response.status_code, list(response.get_json())) == (code, ["error"])
     assert client.delete("/api/traces").get_json()["error"]
     assert client.get("/v1/traces").status_code == 405
     assert client.get("/v1/traces").get_json()["message"]
@@ -90,15 +90,15 @@ def test_errors_are_json(client: FlaskClient) -> None:
 @pytest.mark.parametrize("path", ["/api/traces", "/api/health", "/nowhere"])
 def test_other_host_names_are_rejected(client: FlaskClient, path: str) -> None:
     for host in ("evil.example", "localhost.evil.example", "evil.example:4318", "[::2]", "a b"):
-        answer = client.get(path, headers={"Host": host})
-        assert answer.status_code == 403, host
-        assert "VIEWER_ALLOWED_HOSTS" in answer.get_json()["error"]
+        response = client.get(path, headers={"Host": host})
+        assert response.status_code == 403, host
+        assert "VIEWER_ALLOWED_HOSTS" in response.get_json()["error"]
 
 
 def test_other_host_names_cannot_send_telemetry(client: FlaskClient, store: Store) -> None:
-    answer = client.post("/v1/traces", json=export(json_span(1)), headers={"Host": "evil.example"})
-    assert answer.status_code == 403
-    assert "VIEWER_ALLOWED_HOSTS" in answer.get_json()["message"]
+    response = client.post("/v1/traces", json=export(json_span(1)), headers={"Host": "evil.example"})
+    assert response.status_code == 403
+    assert "VIEWER_ALLOWED_HOSTS" in response.get_json()["message"]
     assert store.counts() == (0, 0)
 
 
@@ -143,10 +143,10 @@ def test_expensive_requests_are_rejected_with_a_reason_on_every_route(
     for rule in app.url_map.iter_rules():
         if "GET" in (rule.methods or ()):
             path = rule.build({name: values[name] for name in rule.arguments})[1]  # type: ignore[index]
-            answer = client.get(path, headers={"Accept": accept}, follow_redirects=True)
-            assert answer.status_code in (200, status, 404), (path, answer.status_code)
-            assert answer.data
-            if answer.status_code == status:
+            response = client.get(path, headers={"Accept": accept}, follow_redirects=True)
+            assert response.status_code in (200, status, 404), (path, response.status_code)
+            assert response.data
+            if response.status_code == status:
                 refused.add(rule.rule)
-                assert b"than" in answer.data
+                assert b"than" in response.data
     assert {"/api/traces", "/api/traces/<trace_id>", "/traces", "/traces/<trace_id>", "/logs"} <= refused

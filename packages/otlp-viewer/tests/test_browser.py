@@ -362,7 +362,7 @@ def test_a_waterfall_works_with_keyboard_and_mouse(page: Any, filled: str) -> No
     assert "span=" in page.url
     page.keyboard.press("z")
     assert "zoom=" in page.url
-    assert page.get_by_role("button", name="Whole time").is_visible()
+    assert page.get_by_role("button", name="Reset zoom").is_visible()
     page.keyboard.press("0")
     assert "zoom=" not in page.url
     page.keyboard.press("?")
@@ -508,9 +508,9 @@ def test_clock_skew_and_work_that_outlasts_its_parent_are_marked(
     page.goto(f"{filled}/traces/{unusual['skewed']}")
     assert "The clock of catalog is 2 min 0 s behind." in page.locator("main").inner_text()
     page.get_by_role("link", name="Show times as sent").click()
-    assert "Spans are where their own clocks put them." in page.locator("main").inner_text()
+    assert "Spans are shown at the times of their own clocks." in page.locator("main").inner_text()
     page.goto(f"{filled}/traces/{unusual['detached']}")
-    assert re.search(r"10\.0 ms\s+root, 3\.04 s in all", page.locator(".facts").inner_text())
+    assert re.search(r"10\.0 ms\s+root, 3\.04 s in total", page.locator(".facts").inner_text())
     assert "outlasts its parent" in page.locator("#tree").inner_text()
 
 

@@ -129,7 +129,7 @@ def test_many_incomplete_requests_do_not_block_pages(running_viewer: tuple[subpr
         for number, half in enumerate(halves):
             half.sendall(b"\xff" * 5 if number % 2 else head[30:] + b"\xff" * 9)
         answers = [half.recv(65536) for half in halves]
-    assert {answer.split()[1] for answer in answers} == {b"400"}
+    assert {response.split()[1] for response in answers} == {b"400"}
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_clients_of_other_protocols_get_an_explanation(
     with socket.create_connection(("127.0.0.1", port), 10) as client:
         client.sendall(sent)
         client.shutdown(socket.SHUT_WR)
-        answer = b"".join(iter(lambda: client.recv(65536), b""))
-    assert answer.split()[1] == b"400", answer
-    assert b"OTLP over HTTP" in answer
-    assert b"waitress" not in answer.lower().split(b"\r\n\r\n", 1)[1]
+        response = b"".join(iter(lambda: client.recv(65536), b""))
+    assert response.split()[1] == b"400", response
+    assert b"OTLP over HTTP" in response
+    assert b"waitress" not in response.lower().split(b"\r\n\r\n", 1)[1]
 
 
 def test_a_grpc_client_gets_an_explanation_and_the_terminal_shows_it_once(
@@ -164,17 +164,17 @@ def test_a_grpc_client_gets_an_explanation_and_the_terminal_shows_it_once(
     ping = grpc.frame(grpc.PING, payload=b"whatever")
     sent = [grpc.PREFACE, grpc.frame(grpc.SETTINGS), ping, grpc.frame(grpc.HEADERS, 4, b"\0\0\0\3", b"any headers")]
     for size in (1000, 7):
-        with socket.create_connection(("127.0.0.1", port), 10) as client, client.makefile("rb") as answer:
+        with socket.create_connection(("127.0.0.1", port), 10) as client, client.makefile("rb") as response:
             data = b"".join(sent)
             client.sendall(data[: len(grpc.PREFACE)])
             for first in range(len(grpc.PREFACE), len(data), size):
                 client.sendall(data[first : first + size])
             frames = []
             for _ in range(4):
-                head = answer.read(9)
-                frames.append((head[3], head[4], head[5:], answer.read(int.from_bytes(head[:3], "big"))))
+                head = response.read(9)
+                frames.append((head[3], head[4], head[5:], response.read(int.from_bytes(head[:3], "big"))))
             client.sendall(b"\xff" * 9)  # an endless frame ends the connection
-            assert answer.read() == b""
+            assert response.read() == b""
         assert [frame[:2] for frame in frames] == [(grpc.SETTINGS, 0), (grpc.SETTINGS, 1), (grpc.PING, 1), (1, 5)]
         assert frames[2][3] == b"whatever"
         assert frames[3][2] == b"\0\0\0\3"

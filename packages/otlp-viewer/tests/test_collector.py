@@ -89,8 +89,8 @@ def send_testdata(program: Path, address: str, content_type: str) -> list[Any]:
     for signal in ("traces", "logs"):
         body = subprocess.run([program, signal, content_type], check=True, capture_output=True, timeout=60).stdout
         headers = {"Content-Type": content_type, "Accept": content_type}
-        with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/{signal}", body, headers)) as answer:
-            answers.append(json.loads(answer.read()) if content_type.endswith("json") else answer.read())
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/{signal}", body, headers)) as response:
+            answers.append(json.loads(response.read()) if content_type.endswith("json") else response.read())
     return answers
 
 

@@ -112,12 +112,12 @@ def test_any_query_gets_a_result_or_a_reason(filled: FlaskClient, query: Any, si
         body = json.dumps(query)
     except ValueError:  # digits beyond what the interpreter writes
         return
-    answer = filled.post(f"/api/query?signal={signal}", data=body, content_type="application/json")
-    assert answer.status_code in (200, 400), (answer.status_code, body)
-    if answer.status_code == 400:
-        assert answer.get_json()["error"].strip()
+    response = filled.post(f"/api/query?signal={signal}", data=body, content_type="application/json")
+    assert response.status_code in (200, 400), (response.status_code, body)
+    if response.status_code == 400:
+        assert response.get_json()["error"].strip()
     else:
-        json.loads(answer.data, parse_constant=pytest.fail)
+        json.loads(response.data, parse_constant=pytest.fail)
 
 
 @THOROUGH
@@ -127,8 +127,8 @@ def test_any_query_gets_a_result_or_a_reason(filled: FlaskClient, query: Any, si
     kind=some.sampled_from(["application/json", "application/x-protobuf", "text/plain"]),
 )
 def test_any_body_is_accepted_or_rejected_with_a_reason(filled: FlaskClient, body: bytes, path: str, kind: str) -> None:
-    answer = filled.post(path, data=body, content_type=kind)
-    assert answer.status_code in (200, 400, 415), (answer.status_code, body)
+    response = filled.post(path, data=body, content_type=kind)
+    assert response.status_code in (200, 400, 415), (response.status_code, body)
 
 
 VALUE = some.recursive(
@@ -200,8 +200,8 @@ def test_any_export_is_rejected_or_stored_readably(taking: FlaskClient, export: 
     except ValueError:
         return
     path = "/v1/traces" if "resourceSpans" in export else "/v1/logs"
-    answer = taking.post(path, data=body, content_type="application/json")
-    assert answer.status_code in (200, 400), (answer.status_code, body)
+    response = taking.post(path, data=body, content_type="application/json")
+    assert response.status_code in (200, 400), (response.status_code, body)
     for page in (f"/api/traces/{1:032x}", f"/traces/{2:032x}", "/logs", "/traces"):
         assert taking.get(page).status_code in (200, 404), (page, body)
 
@@ -291,6 +291,6 @@ def quoted(text: str) -> str:
 @THOROUGH
 @given(address=addresses(), accept=some.sampled_from(["text/html", "application/json", "text/plain"]))
 def test_any_url_gets_a_page_or_a_reason(filled: FlaskClient, address: str, accept: str) -> None:
-    answer = filled.get(address, headers={"Accept": accept})
-    assert answer.status_code in (200, 302, 308, 400, 404), (answer.status_code, address)
-    assert answer.data
+    response = filled.get(address, headers={"Accept": accept})
+    assert response.status_code in (200, 302, 308, 400, 404), (response.status_code, address)
+    assert response.data

@@ -55,9 +55,9 @@ def test_a_bad_value_in_json_becomes_the_nearest_one(
     client: FlaskClient, fields: dict[str, Any], stored: dict[str, Any], message: str
 ) -> None:
     body = json.dumps(export(json_span(2), json_span(1) | fields)).replace("-77", "-" + "7" * 5000)
-    answer = client.post("/v1/traces", data=body, content_type="application/json")
-    assert answer.status_code == 200
-    partial = answer.get_json().get("partialSuccess", {})
+    response = client.post("/v1/traces", data=body, content_type="application/json")
+    assert response.status_code == 200
+    partial = response.get_json().get("partialSuccess", {})
     assert int(partial.get("rejectedSpans", 0)) == 0
     assert partial.get("errorMessage", "").startswith("1 " + message if message else "")
     found = {span["trace.span_id"]: span for span in spans_of(client)}
@@ -80,8 +80,8 @@ def test_a_bad_value_in_json_becomes_the_nearest_one(
 def test_a_bad_span_in_json_is_left_out_with_the_reason(
     client: FlaskClient, fields: dict[str, Any], message: str
 ) -> None:
-    answer = client.post("/v1/traces", json=export(json_span(1) | fields, json_span(2)))
-    partial = answer.get_json()["partialSuccess"]
+    response = client.post("/v1/traces", json=export(json_span(1) | fields, json_span(2)))
+    partial = response.get_json()["partialSuccess"]
     assert partial["rejectedSpans"] == "1"
     assert message in partial["errorMessage"]
     assert [span["name"] for span in spans_of(client)] == ["span-2"]
@@ -159,9 +159,9 @@ def test_text_that_is_not_utf8_is_repaired_in_protobuf(client: FlaskClient, stor
     body = protobuf(span(0, name="1234!"), span(1, **{"app.x": "VALUE", "app.list": ["INNER"]}), span(2))
     for good in (b"1234!", b"VALUE", b"INNER"):
         body = body.replace(good, good[:3] + b"\xff" + good[4:])
-    answer = client.post("/v1/traces", data=body, content_type=PROTOBUF)
-    partial = ExportTraceServiceResponse.FromString(answer.data).partial_success
-    assert (answer.status_code, partial.rejected_spans) == (200, 0)
+    response = client.post("/v1/traces", data=body, content_type=PROTOBUF)
+    partial = ExportTraceServiceResponse.FromString(response.data).partial_success
+    assert (response.status_code, partial.rejected_spans) == (200, 0)
     assert partial.error_message.startswith("2 repaired: U+FFFD")
     first, second, third = all_spans(store, f"{1:032x}")
     assert first.name == "123\ufffd!"
@@ -176,8 +176,8 @@ def test_only_a_span_that_is_not_protobuf_is_lost(client: FlaskClient, store: St
     assert store.counts()[0] == 2  # three bytes of text, repaired
     cut = whole.resource_spans[0].scope_spans[0].spans[0].SerializeToString()
     body = whole.SerializeToString().replace(cut, b"\x0b" * len(cut), 1)
-    answer = client.post("/v1/traces", data=body, content_type=PROTOBUF)
-    partial = ExportTraceServiceResponse.FromString(answer.data).partial_success
+    response = client.post("/v1/traces", data=body, content_type=PROTOBUF)
+    partial = ExportTraceServiceResponse.FromString(response.data).partial_success
     assert partial.rejected_spans == 1
     assert "cannot be read" in partial.error_message
 
@@ -186,24 +186,24 @@ def test_values_nested_too_deeply_are_left_out_of_their_span(client: FlaskClient
     value: Any = "deepest"
     for _ in range(32):
         value = {"k": value}
-    answer = client.post("/v1/traces", data=protobuf(span(0, **{"app.deep": value}), span(1)), content_type=PROTOBUF)
-    assert answer.status_code == 200
+    response = client.post("/v1/traces", data=protobuf(span(0, **{"app.deep": value}), span(1)), content_type=PROTOBUF)
+    assert response.status_code == 200
     spans = all_spans(store, f"{1:032x}")
     assert len(spans) == 2
     assert list(spans[0].attributes) == ["app.deep"]
 
 
 def test_spans_sent_as_logs_get_an_explanation(client: FlaskClient, store: Store) -> None:
-    answer = client.post("/v1/logs", data=protobuf(span(0)), content_type=PROTOBUF)
-    assert b"send spans to /v1/traces" in answer.data
+    response = client.post("/v1/logs", data=protobuf(span(0)), content_type=PROTOBUF)
+    assert b"send spans to /v1/traces" in response.data
     assert store.counts() == (0, 0)
 
 
 def test_old_instrumentation_libraries_are_reported_in_protobuf_too(client: FlaskClient) -> None:
     old = b"\x0a\x05" + b"\xc2\x3e\x02\x0a\x00"  # resource_spans { 1000: {...} }
-    answer = client.post("/v1/traces", data=old, content_type=PROTOBUF)
-    assert answer.status_code == 400
-    assert b"OTLP before 0.19" in answer.data
+    response = client.post("/v1/traces", data=old, content_type=PROTOBUF)
+    assert response.status_code == 400
+    assert b"OTLP before 0.19" in response.data
 
 
 def test_whole_numbers_stay_whole(client: FlaskClient, store: Store) -> None:
@@ -233,8 +233,8 @@ def test_whole_numbers_stay_whole(client: FlaskClient, store: Store) -> None:
         "filters": [{"column": "library.language", "op": "=", "value": "go"}],
         "start_time": START // 10**9,
     }
-    answer = client.post("/api/query", json=query).get_json()
-    assert answer["data"]["results"] == [{"data": {"COUNT_DISTINCT(prompt)": 3}}]
+    response = client.post("/api/query", json=query).get_json()
+    assert response["data"]["results"] == [{"data": {"COUNT_DISTINCT(prompt)": 3}}]
     assert [found.trace_id for found in store.traces(9, TraceFilter(text="caused BY: disk"))] == [TRACE]
 
 

@@ -273,14 +273,14 @@ def test_sparse_lines_use_longer_steps_or_points(client: FlaskClient, store: Sto
     add(store, [span(n, at=11.0 * n) for n in range(1, 50)])
     often = client.get(asked(p90), headers=HTML).text
     assert "10 s per point" in often
-    assert "Points stand where values are few" not in often
+    assert "Points mark isolated values" not in often
     assert 'class="point' not in often
     as_asked = asked(p90 | {"start_time": NOON, "end_time": NOON + 600, "granularity": 5})
     assert "5 s per point" in page(client, as_asked).text
     store.clear()
     add(store, [span(n, at=200.0 * n) for n in range(1, 4)])
     rarely = client.get(asked(p90), headers=HTML).text
-    assert "Points stand where values are few, gaps where there are none." in rarely
+    assert "Points mark isolated values. Gaps mean no data." in rarely
     assert rarely.count('class="point shape0') == 3
 
 
@@ -515,7 +515,7 @@ def test_a_root_next_to_a_cycle_is_incomplete(client: FlaskClient, store: Store,
 def test_work_after_the_root_is_marked_in_the_list_and_on_the_page(client: FlaskClient, store: Store) -> None:
     add(store, [span(1), span(2, 1, 0.008, duration_ms=3032.0)])
     assert re.search(r"10\.0 ms\s+of 3\.04 s", page(client, "/traces").text)
-    assert re.search(r"10\.0 ms\s+root, 3\.04 s in all", page(client, f"/traces/{TRACE}").text)
+    assert re.search(r"10\.0 ms\s+root, 3\.04 s in total", page(client, f"/traces/{TRACE}").text)
 
 
 def test_a_relative_range_moves_with_the_clock(

@@ -70,7 +70,7 @@ def submitted(form: forms.Form) -> MultiDict[str, str]:
 @settings(max_examples=500, deadline=None)
 @given(queries)
 def test_an_unchanged_form_keeps_the_query(query: dict[str, Any]) -> None:
-    again = forms.asked(submitted(forms.form_of(query, RANGES)), query, COLUMNS, RANGES)
+    again = forms.to_query(submitted(forms.form_of(query, RANGES)), query, COLUMNS, RANGES)
     assert again == query
     assert list(again) == list(query)
 
@@ -80,7 +80,7 @@ def test_an_unchanged_form_keeps_the_query(query: dict[str, Any]) -> None:
 def test_changing_one_part_keeps_the_others(query: dict[str, Any]) -> None:
     fields = submitted(forms.form_of(query, RANGES))
     fields.setlist("by", ["service.name"])
-    again = forms.asked(fields, query, COLUMNS, RANGES)
+    again = forms.to_query(fields, query, COLUMNS, RANGES)
     assert again.pop("breakdowns") == ["service.name"]
     query.pop("breakdowns", None)
     assert again == query
@@ -93,7 +93,7 @@ def test_each_form_text_represents_one_value(value: Any) -> None:
         "filters": [{"column": "app.x", "op": "=", "value": value}, {"column": "app.x", "op": "in", "value": [value]}]
     }
     fields = submitted(forms.form_of(query, RANGES))
-    again = forms.asked(fields, {}, {}, RANGES)["filters"]
+    again = forms.to_query(fields, {}, {}, RANGES)["filters"]
     assert [one["value"] for one in again] == [value, [value]]
     assert [type(one["value"]) for one in again] == [type(value), list]
 
@@ -116,7 +116,7 @@ def test_each_form_text_represents_one_value(value: Any) -> None:
 )
 def test_a_typed_value_is_converted_to_the_type_of_its_column(column: str, op: str, text: str, value: Any) -> None:
     fields = MultiDict([("where", column), ("is", op), ("value", text)])
-    assert forms.asked(fields, {}, COLUMNS, RANGES) == {"filters": [{"column": column, "op": op, "value": value}]}
+    assert forms.to_query(fields, {}, COLUMNS, RANGES) == {"filters": [{"column": column, "op": op, "value": value}]}
 
 
 def test_an_unchanged_item_keeps_properties_without_form_fields() -> None:
@@ -125,7 +125,7 @@ def test_an_unchanged_item_keeps_properties_without_form_fields() -> None:
     fields = submitted(forms.form_of(query, RANGES))
     fields.setlist("calculation", ["COUNT", "P90", ""])
     fields.setlist("of", ["", "duration_ms", ""])
-    again = forms.asked(fields, query, COLUMNS, RANGES)
+    again = forms.to_query(fields, query, COLUMNS, RANGES)
     assert again == {"calculations": [stored, {"op": "P90", "column": "duration_ms"}], "granularity": 60}
     assert forms.form_of(query, RANGES).carried == {"granularity": 60}
     assert "errors" in forms.form_of(query, RANGES).details[0]
@@ -136,9 +136,9 @@ def test_a_new_range_replaces_start_and_end() -> None:
     fields = submitted(forms.form_of(query, RANGES))
     assert fields["range"] == forms.UNCHANGED
     fields["range"] = "600"
-    assert forms.asked(fields, query, COLUMNS, RANGES) == {"havings": [], "time_range": 600}
+    assert forms.to_query(fields, query, COLUMNS, RANGES) == {"havings": [], "time_range": 600}
     fields["range"] = ""
-    assert forms.asked(fields, query, COLUMNS, RANGES) == {"havings": []}
+    assert forms.to_query(fields, query, COLUMNS, RANGES) == {"havings": []}
 
 
 def test_invalid_numbers_are_kept_in_the_form() -> None:
@@ -146,7 +146,7 @@ def test_invalid_numbers_are_kept_in_the_form() -> None:
     fields.setlist("having", ["COUNT"])
     fields.setlist("having_is", [">"])
     fields.setlist("having_value", ["few"])
-    assert forms.asked(fields, {}, COLUMNS, RANGES) == {
+    assert forms.to_query(fields, {}, COLUMNS, RANGES) == {
         "limit": "many",
         "orders": [{"column": "nowhere", "order": "descending"}],
         "havings": [{"calculate_op": "COUNT", "op": ">", "value": "few"}],

@@ -26,10 +26,10 @@ def answered(values: list[Any], specification: dict[str, Any]) -> tuple[Any, Any
     store = Store()
     try:
         add(store, spans)
-        answer = ask(store, {**specification, "start_time": NOON, "limit": 1000})
+        response = ask(store, {**specification, "start_time": NOON, "limit": 1000})
     finally:
         store.close()
-    return by_group(answer, specification.get("breakdowns", [])), by_hand(specification, spans)
+    return by_group(response, specification.get("breakdowns", [])), by_hand(specification, spans)
 
 
 @QUICK

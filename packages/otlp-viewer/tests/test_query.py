@@ -47,9 +47,9 @@ def test_queries_from_honeycombs_documentation_return_expected_results(
 ) -> None:
     spans = generated(2000, seed=7)
     add(store, spans)
-    answer = ask(store, {**specification, "start_time": NOON, "time_range": 600})
+    response = ask(store, {**specification, "start_time": NOON, "time_range": 600})
     computed = by_hand(specification, spans)
-    assert same(by_group(answer, specification.get("breakdowns", [])), computed)
+    assert same(by_group(response, specification.get("breakdowns", [])), computed)
     assert len(computed) >= 1
 
 
@@ -86,8 +86,8 @@ def test_any_query_returns_the_expected_result(store: Store) -> None:
             "filters": filters,
             "filter_combination": chance.choice(["AND", "OR"]),
         }
-        answer = ask(store, {**specification, "start_time": NOON, "time_range": 600, "limit": 1000})
-        found = by_group(answer, specification["breakdowns"])
+        response = ask(store, {**specification, "start_time": NOON, "time_range": 600, "limit": 1000})
+        found = by_group(response, specification["breakdowns"])
         assert same(found, by_hand(specification, spans)), specification
 
 
@@ -101,10 +101,10 @@ def test_the_result_has_honeycombs_format(client: FlaskClient, store: Store) -> 
             span(9, 3, duration_ms=1.0, **{"trace.parent_id": "0000000000000009"}),
         ],
     )
-    answer = client.post("/api/query", json={**LATENCY, "granularity": 60})
-    assert answer.status_code == 200
-    assert answer.get_json()["query"] == {"start_time": NOON, "end_time": NOON + 600, "granularity": 60}
-    data = answer.get_json()["data"]
+    response = client.post("/api/query", json={**LATENCY, "granularity": 60})
+    assert response.status_code == 200
+    assert response.get_json()["query"] == {"start_time": NOON, "end_time": NOON + 600, "granularity": 60}
+    data = response.get_json()["data"]
     assert data["results"] == [
         {"data": {"http.route": None, "P90(duration_ms)": 700.0, "MAX(duration_ms)": 700.0}},
         {"data": {"http.route": "/a", "P90(duration_ms)": pytest.approx(8.6), "MAX(duration_ms)": 9.0}},
@@ -122,7 +122,7 @@ def test_a_heatmap_has_every_event_once() -> None:
     for values in ([1.0, 2.0, 5.0], [0.01, 3.0, 9000.0], [0.0, 0.0], [7.0], [-3.0, 4.0], [0.0, 1e6], [-1e308, 1e308]):
         store = Store()
         add(store, [span(n, n, **{"app.x": float(value)}) for n, value in enumerate(values)])
-        answer = ask(
+        response = ask(
             store,
             {
                 "calculations": [{"op": "HEATMAP", "column": "app.x"}],
@@ -131,7 +131,7 @@ def test_a_heatmap_has_every_event_once() -> None:
                 "time_range": 600,
             },
         )
-        cells = answer["data"]["series"][0]["data"]["HEATMAP(app.x)"]
+        cells = response["data"]["series"][0]["data"]["HEATMAP(app.x)"]
         assert sum(count for _, _, count in cells) == len(values)
         for value in values:
             assert any(low <= value < high for low, high, _ in cells) or abs(value) > 1e300, (value, cells)
@@ -160,8 +160,8 @@ def test_orders_and_limit_choose_the_groups(store: Store) -> None:
 def test_havings_filter_groups(store: Store) -> None:
     add(store, [span(n, n, **{"app.n": int(n > 2)}) for n in range(5)])
     having = {"calculate_op": "COUNT", "op": ">", "value": 2}
-    answer = ask(store, {"breakdowns": ["app.n"], "havings": [having], "start_time": NOON})
-    assert [row["data"] for row in answer["data"]["results"]] == [{"app.n": 0, "COUNT": 3}]
+    response = ask(store, {"breakdowns": ["app.n"], "havings": [having], "start_time": NOON})
+    assert [row["data"] for row in response["data"]["results"]] == [{"app.n": 0, "COUNT": 3}]
 
 
 def test_a_time_range_includes_its_start_but_not_its_end(store: Store) -> None:
@@ -179,8 +179,8 @@ def test_a_time_range_includes_its_start_but_not_its_end(store: Store) -> None:
 
 def test_a_series_has_the_requested_steps(store: Store) -> None:
     add(store, [span(n, n) for n in range(120)])
-    answer = ask(store, {"start_time": NOON, "time_range": 120, "granularity": 30})
-    counts = [(row["time"][11:], row["data"]["COUNT"]) for row in answer["data"]["series"]]
+    response = ask(store, {"start_time": NOON, "time_range": 120, "granularity": 30})
+    counts = [(row["time"][11:], row["data"]["COUNT"]) for row in response["data"]["series"]]
     assert counts == [("12:00:00Z", 30), ("12:00:30Z", 30), ("12:01:00Z", 30), ("12:01:30Z", 30)]
     short = ask(store, {"start_time": NOON, "time_range": 5})
     assert short["query"]["granularity"] == 0.1
@@ -250,27 +250,27 @@ def test_a_series_has_the_requested_steps(store: Store) -> None:
 )
 def test_a_query_error_names_the_problem(client: FlaskClient, store: Store, body: object, message: str | None) -> None:
     add(store, [span(1)])
-    answer = client.post("/api/query", data=json.dumps(body), content_type="application/json")
-    assert answer.status_code == (400 if message else 200), answer.text
-    assert message is None or message in answer.get_json()["error"]
+    response = client.post("/api/query", data=json.dumps(body), content_type="application/json")
+    assert response.status_code == (400 if message else 200), response.text
+    assert message is None or message in response.get_json()["error"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 10_000, b'{"limit": NaN}', b'{"limit": 1e999}'])
 def test_a_body_that_is_not_json_is_rejected(client: FlaskClient, body: bytes) -> None:
-    answer = client.post("/api/query", data=body, content_type="application/json")
-    assert (answer.status_code, list(answer.get_json())) == (400, ["error"])
+    response = client.post("/api/query", data=body, content_type="application/json")
+    assert (response.status_code, list(response.get_json())) == (400, ["error"])
 
 
 def test_honeycombs_query_finds_roots_before_there_is_any_child(store: Store) -> None:
     add(store, [span(1)])
     filters = [{"column": "trace.parent_id", "op": "does-not-exist"}]
-    answer = ask(store, {"filters": filters, "start_time": NOON})
-    assert answer["data"]["results"] == [{"data": {"COUNT": 1}}]
+    response = ask(store, {"filters": filters, "start_time": NOON})
+    assert response["data"]["results"] == [{"data": {"COUNT": 1}}]
 
 
 def test_an_empty_viewer_returns_empty_results(client: FlaskClient) -> None:
-    answer = client.post("/api/query", json={})
-    assert answer.get_json()["data"] == {"results": [{"data": {"COUNT": 0}}], "series": []}
+    response = client.post("/api/query", json={})
+    assert response.get_json()["data"] == {"results": [{"data": {"COUNT": 0}}], "series": []}
     assert {"key_name": "duration_ms", "type": "float"} in client.get("/api/columns").get_json()
 
 
@@ -282,8 +282,8 @@ def values(store: Store, *given: Any) -> None:
 
 
 def rows(store: Store, calculations: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
-    answer = ask(store, {"calculations": calculations, "start_time": NOON, **more})
-    return [row["data"] for row in answer["data"]["results"]]
+    response = ask(store, {"calculations": calculations, "start_time": NOON, **more})
+    return [row["data"] for row in response["data"]["results"]]
 
 
 def test_equal_numbers_are_one_value_whatever_their_type(store: Store) -> None:
@@ -334,8 +334,10 @@ def test_a_calculation_can_have_its_own_filters_and_name(store: Store) -> None:
 def test_a_heatmap_has_filters_too(store: Store) -> None:
     values(store, 1, 2, 3, 4)
     small = [{"column": "app.x", "op": "<", "value": 3}]
-    answer = ask(store, {"calculations": [{"op": "HEATMAP", "column": "app.x", "filters": small}], "start_time": NOON})
-    cells = [cell for row in answer["data"]["series"] for cell in row["data"]["HEATMAP(app.x)"]]
+    response = ask(
+        store, {"calculations": [{"op": "HEATMAP", "column": "app.x", "filters": small}], "start_time": NOON}
+    )
+    cells = [cell for row in response["data"]["series"] for cell in row["data"]["HEATMAP(app.x)"]]
     assert sum(count for *_, count in cells) == 2
 
 
@@ -390,9 +392,9 @@ def test_the_largest_filters_work(store: Store) -> None:
         {"column": "app.text", "op": "in", "value": [f"{number}-{n}" for n in range(99)] + ["a"]}
         for number in range(100)
     ]
-    answer = ask(store, {"filters": filters, "start_time": NOON, "time_range": 600})
+    response = ask(store, {"filters": filters, "start_time": NOON, "time_range": 600})
     one = ask(store, {"filters": filters[:1], "start_time": NOON, "time_range": 600})
-    assert answer["data"]["results"] == one["data"]["results"]
+    assert response["data"]["results"] == one["data"]["results"]
 
 
 def test_many_names_can_be_compared(store: Store) -> None:

@@ -32,8 +32,8 @@ def test_a_json_span_becomes_a_wide_event_with_honeycombs_field_names(
         links=[{"traceId": "ab" * 16, "spanId": "cd" * 8}],
         aFieldOfTomorrow={"is": ["ignored"]},
     )
-    answer = client.post("/v1/traces", json=export(span))
-    assert (answer.status_code, answer.json) == (200, {})
+    response = client.post("/v1/traces", json=export(span))
+    assert (response.status_code, response.json) == (200, {})
     found = client.get(f"/api/traces/{TRACE}").get_json()
     assert found["spans"] == [
         {
@@ -69,13 +69,13 @@ def test_gzipped_protobuf_gets_a_protobuf_response(client: FlaskClient, store: S
     message = ExportTraceServiceRequest()
     span = message.resource_spans.add().scope_spans.add().spans.add()
     span.trace_id, span.span_id = bytes.fromhex(TRACE), bytes([9] * 8)
-    answer = client.post(
+    response = client.post(
         "/v1/traces",
         data=gzip.compress(message.SerializeToString()),
         headers={"Content-Type": PROTOBUF, "Content-Encoding": "gzip"},
     )
-    assert (answer.status_code, answer.mimetype) == (200, PROTOBUF)
-    assert ExportTraceServiceResponse.FromString(answer.data) == ExportTraceServiceResponse()
+    assert (response.status_code, response.mimetype) == (200, PROTOBUF)
+    assert ExportTraceServiceResponse.FromString(response.data) == ExportTraceServiceResponse()
     stored = trace(store, TRACE)
     assert stored
     assert stored["spans"][0]["trace.span_id"] == "09" * 8
@@ -133,7 +133,7 @@ def test_attributes_with_names_of_fields_get_a_prefix(client: FlaskClient) -> No
 
 
 def test_spans_with_bad_ids_are_rejected_and_others_stored(client: FlaskClient, store: Store) -> None:
-    answer = client.post(
+    response = client.post(
         "/v1/traces",
         json=export(
             json_span(1),
@@ -144,8 +144,8 @@ def test_spans_with_bad_ids_are_rejected_and_others_stored(client: FlaskClient, 
             json_span(6, parentSpanId="abcd"),
         ),
     )
-    assert answer.status_code == 200
-    partial = answer.get_json()["partialSuccess"]
+    assert response.status_code == 200
+    partial = response.get_json()["partialSuccess"]
     assert partial["rejectedSpans"] == "5"
     assert "16 bytes" in partial["errorMessage"]
     assert store.counts() == (1, 0)
@@ -165,11 +165,11 @@ def test_logs_are_stored_with_their_trace(client: FlaskClient) -> None:
         {"observedTimeUnixNano": str(START), "body": {"stringValue": "of no trace"}},
     ]
     resource = {"attributes": attributes(service__name="profiles")}
-    answer = client.post(
+    response = client.post(
         "/v1/logs",
         json={"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": records}]}]},
     )
-    assert (answer.status_code, answer.json) == (200, {})
+    assert (response.status_code, response.json) == (200, {})
     client.post("/v1/traces", json=export(json_span(1)))
     logs = client.get(f"/api/traces/{TRACE}").get_json()["logs"]
     assert logs == [
@@ -193,8 +193,8 @@ def test_logs_are_stored_with_their_trace(client: FlaskClient) -> None:
 def test_logs_are_decoded_from_protobuf_too(client: FlaskClient) -> None:
     message = ExportLogsServiceRequest()
     message.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "x"
-    answer = client.post("/v1/logs", data=message.SerializeToString(), content_type=PROTOBUF)
-    assert answer.status_code == 200
+    response = client.post("/v1/logs", data=message.SerializeToString(), content_type=PROTOBUF)
+    assert response.status_code == 200
     assert client.get("/api/health").get_json()["logs"] == 1
 
 
@@ -231,14 +231,14 @@ def deep_json(levels: int) -> bytes:
 def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
     client: FlaskClient, signal_name: str, body: bytes, encoding: str
 ) -> None:
-    answer = client.post(
+    response = client.post(
         f"/v1/{signal_name}",
         data=body,
         content_type="application/json",
         headers={"Content-Encoding": encoding},
     )
-    assert (answer.status_code, answer.mimetype) == (400, "application/json")
-    assert list(answer.get_json()) == ["message"]
+    assert (response.status_code, response.mimetype) == (400, "application/json")
+    assert list(response.get_json()) == ["message"]
 
 
 @pytest.mark.parametrize(
@@ -255,15 +255,15 @@ def test_a_json_body_that_cannot_be_decoded_is_answered_with_a_status(
 def test_json_that_is_not_an_export_is_rejected_with_the_reason(
     client: FlaskClient, store: Store, body: object, message: str
 ) -> None:
-    answer = client.post("/v1/traces", json=body)
-    assert answer.status_code == 400
-    assert message in answer.get_json()["message"]
+    response = client.post("/v1/traces", json=body)
+    assert response.status_code == 400
+    assert message in response.get_json()["message"]
     assert store.counts() == (0, 0)
 
 
 def test_twenty_levels_of_nesting_are_kept(client: FlaskClient) -> None:
-    answer = client.post("/v1/traces", data=deep_json(20), content_type="application/json")
-    assert answer.status_code == 200
+    response = client.post("/v1/traces", data=deep_json(20), content_type="application/json")
+    assert response.status_code == 200
     span = client.get(f"/api/traces/{TRACE}").get_json()["spans"][0]
     assert json.dumps(span["deep"]) == "[" * 20 + '"x"' + "]" * 20
 
@@ -272,9 +272,9 @@ def test_twenty_levels_of_nesting_are_kept(client: FlaskClient) -> None:
 def test_a_protobuf_body_that_cannot_be_decoded_is_answered_with_a_protobuf_status(
     client: FlaskClient, signal_name: str
 ) -> None:
-    answer = client.post(f"/v1/{signal_name}", data=b"garbage", content_type=PROTOBUF)
-    assert (answer.status_code, answer.mimetype) == (400, PROTOBUF)
-    assert Status.FromString(answer.data).message.startswith("not an OTLP")
+    response = client.post(f"/v1/{signal_name}", data=b"garbage", content_type=PROTOBUF)
+    assert (response.status_code, response.mimetype) == (400, PROTOBUF)
+    assert Status.FromString(response.data).message.startswith("not an OTLP")
 
 
 def test_other_content_types_and_encodings_are_unsupported(client: FlaskClient) -> None:

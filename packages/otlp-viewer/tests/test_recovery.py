@@ -84,9 +84,9 @@ def test_a_failed_in_memory_database_restarts_and_reports_the_loss(
 
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
         patch.setattr("otlp_viewer.store.snapshot.Snapshot.rows", broken)
-        answer = client.get("/api/traces")
-        assert (answer.status_code, answer.is_json) == (503, True)
-        assert "has failed" in answer.get_json()["error"]
+        response = client.get("/api/traces")
+        assert (response.status_code, response.is_json) == (503, True)
+        assert "has failed" in response.get_json()["error"]
     add(store, [span(8)])
     with caplog.at_level(logging.ERROR):
         add(store, [span(9)])

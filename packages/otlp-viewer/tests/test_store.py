@@ -254,11 +254,11 @@ def test_a_file_keeps_spans_across_restarts(tmp_path: Path) -> None:
     first = Store(path)
     add(first, spans)
     add_logs(first, [{"time": spans[0]["time"], "body": "hello", "trace.trace_id": spans[-1]["trace.trace_id"]}])
-    stored, columns, answer = first.traces(100), first.columns(), ask(first, LATENCY)
+    stored, columns, response = first.traces(100), first.columns(), ask(first, LATENCY)
     first.close()
     second = Store(path)
     assert second.counts() == (60, 1)
-    assert (second.traces(100), second.columns(), ask(second, LATENCY)) == (stored, columns, answer)
+    assert (second.traces(100), second.columns(), ask(second, LATENCY)) == (stored, columns, response)
     add(second, [spans[-1], span(1000)])  # one of them again
     assert second.counts() == (61, 1)
     second.close()

@@ -32,8 +32,8 @@ def encoded(events: list[dict[str, Any]]) -> bytes:
 
 def send(address: str, data: bytes) -> int:
     request = urllib.request.Request(f"{address}/v1/traces", data, {"Content-Type": "application/x-protobuf"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return int(answer.status)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return int(response.status)
 
 
 def get(address: str, path: str) -> Any:
@@ -67,8 +67,8 @@ def status(address: str, path: str, **query: Any) -> tuple[int, bytes]:
     data = json.dumps(query["body"]).encode() if query else None
     request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read()
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
 
@@ -127,8 +127,8 @@ def test_a_large_trace_is_returned_in_pages(store: Store, client: FlaskClient) -
             for n in range(first, first + 200)
         ]
         add(store, events)
-    answer = client.get(f"/api/traces/{trace_id}", buffered=False)
-    portions = [len(portion) for portion in answer.iter_encoded()]
+    response = client.get(f"/api/traces/{trace_id}", buffered=False)
+    portions = [len(portion) for portion in response.iter_encoded()]
     assert max(portions) < 100_000 < sum(portions)
     found = json.loads(client.get(f"/api/traces/{trace_id}").data)
     assert [one["trace.span_id"] for one in found["spans"]] == [f"{n + 1:016x}" for n in range(2000)]

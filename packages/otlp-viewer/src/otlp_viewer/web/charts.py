@@ -17,10 +17,10 @@ LEVELS = 7
 FEW = 6
 """Cells with fewer records than this never get the strongest color."""
 FIRST_LINES = 8
-MOST_LINES = 20
+MAX_LINES = 20
 """Lines after the first FIRST_LINES are hidden until the legend is expanded."""
-FEWEST_COLUMNS = 12
-MOST_ALONE = 0.1
+MIN_COLUMNS = 12
+MAX_ISOLATED = 0.1
 """If a larger share of values has no neighbor, each value covers a longer time."""
 
 Scale = Callable[[float], float]
@@ -117,14 +117,14 @@ def _grid(
 
 def step_of_lines(answer: Answer, axis: Axis) -> float:
     """Return the seconds that a value of a line covers: one column, or more if few values have neighbors."""
-    keys = {group.key for group in answer.groups[:MOST_LINES]}
+    keys = {group.key for group in answer.groups[:MAX_LINES]}
     points = [(point.key, point.time) for point in answer.series if point.key in keys]
-    longest = axis.columns * axis.step / FEWEST_COLUMNS
+    longest = axis.columns * axis.step / MIN_COLUMNS
     step = axis.step
     for step in [axis.step, *(one for one in STEPS if axis.step < one <= longest)]:
         found = {(key, math.floor(time / step + 1e-6)) for key, time in points}
         alone = sum((key, at - 1) not in found and (key, at + 1) not in found for key, at in found)
-        if alone <= MOST_ALONE * len(found):
+        if alone <= MAX_ISOLATED * len(found):
             break
     return step
 
@@ -132,7 +132,7 @@ def step_of_lines(answer: Answer, axis: Axis) -> float:
 def lines(answer: Answer, calculation: Calculation, axis: Axis) -> Lines | None:
     """Return a line for each of the first groups. Without records, COUNT is 0 and other calculations have a gap."""
     number = list(answer.query.values).index(calculation)
-    values: dict[tuple[Any, ...], dict[int, float]] = {group.key: {} for group in answer.groups[:MOST_LINES]}
+    values: dict[tuple[Any, ...], dict[int, float]] = {group.key: {} for group in answer.groups[:MAX_LINES]}
     for point in answer.series:
         column = axis.column(point.time)
         if column is not None and point.key in values and isinstance(point.values[number], int | float):

@@ -1,4 +1,4 @@
-"""Gives each service a color and a shape that stay the same on every page."""
+"""Assigns each service a color and a shape that are the same on every page."""
 
 import zlib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ SLOTS = 16
 
 
 class Colors:
-    """Slots from 0 to SLOTS - 1 by service: its own by its name, or the next free one while there is one."""
+    """Slots from 0 to SLOTS - 1 by service: its preferred one, from a hash of its name, or the next free one."""
 
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
@@ -26,8 +26,11 @@ class Colors:
         with self._lock:
             if service in self._slots:
                 return self._slots[service]
-            own = zlib.crc32(service.encode("utf-8", "surrogatepass")) % SLOTS
-            slot = next((at % SLOTS for at in range(own, own + SLOTS) if at % SLOTS not in self._taken), own)
+            preferred = zlib.crc32(service.encode("utf-8", "surrogatepass")) % SLOTS
+            slot = next(
+                (number % SLOTS for number in range(preferred, preferred + SLOTS) if number % SLOTS not in self._taken),
+                preferred,
+            )
             if len(self._slots) < 10_000:
                 self._slots[service] = slot
                 self._taken.add(slot)

@@ -72,7 +72,7 @@ def form_of(query: Mapping[str, Any], ranges: Sequence[int]) -> Form:
     )
 
 
-def asked(fields: Fields, original: Mapping[str, Any], columns: Mapping[str, str], ranges: Sequence[int]) -> Json:
+def to_query(fields: Fields, original: Mapping[str, Any], columns: Mapping[str, str], ranges: Sequence[int]) -> Json:
     """Return the query that the submitted fields describe.
 
     `original` is the query that the form showed; `columns` are the types of the columns, for reading values.

@@ -1,4 +1,4 @@
-"""The questions that the Query page offers, the first of them on the start page."""
+"""The preset questions of the Query page and the overview."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ class Question:
     name: str
     description: str
     query: dict[str, Any]
-    """In Honeycomb's JSON."""
+    """In Honeycomb's JSON format."""
 
 
-QUESTIONS = [Question(**one) for one in json.loads(Path(__file__).with_name("questions.json").read_text("utf-8"))]
+QUESTIONS = [Question(**item) for item in json.loads(Path(__file__).with_name("questions.json").read_text("utf-8"))]

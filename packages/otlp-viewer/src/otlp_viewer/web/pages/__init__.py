@@ -14,17 +14,17 @@ from otlp_viewer.web.pages.common import Site
 
 
 def pages(store: Store) -> Blueprint:
-    """Make the pages about what is in the store."""
+    """Create the viewer's pages."""
     blueprint = Blueprint("pages", __name__)
     site = Site(store)
 
     @blueprint.record_once
-    def keep_static_files(state: BlueprintSetupState) -> None:
-        """Let a browser keep what it would else ask for again with each click."""
+    def cache_static_files(state: BlueprintSetupState) -> None:
+        """Let browsers cache static files, which they would otherwise request with each click."""
         state.app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 60
 
     @blueprint.app_context_processor
-    def everywhere() -> dict[str, Any]:
+    def template_context() -> dict[str, Any]:
         return {"health": store.health, "colors": site.colors, "now_path": request.full_path.rstrip("?")}
 
     for name, filter_ in format.FILTERS.items():
@@ -38,23 +38,23 @@ def pages(store: Store) -> Blueprint:
         query.lines_data,
     ):
         blueprint.add_app_template_filter(filter_, filter_.__name__)
-    for helper in (common.query_url, common.traces_url, common.here, common.axis_data):
+    for helper in (common.query_url, common.traces_url, common.current_url, common.axis_data):
         blueprint.add_app_template_global(helper, helper.__name__)
     for part in (overview, query, traces, trace, logs):
         part.add(blueprint, site)
 
     @blueprint.get("/find")
     def find() -> AnyResponse:
-        """Where the box for a trace's id goes: an id, a traceparent, or an address that holds an id."""
+        """Redirect from the trace ID box: an ID, a traceparent, or a URL that contains an ID."""
         text = common.parameter("id").strip().lower()
-        found = re.search(r"(?<![0-9a-f])([0-9a-f]{32})(?![0-9a-f])(?:-([0-9a-f]{16})(?![0-9a-f]))?", text)
-        if found is None:
+        match = re.search(r"(?<![0-9a-f])([0-9a-f]{32})(?![0-9a-f])(?:-([0-9a-f]{16})(?![0-9a-f]))?", text)
+        if match is None:
             return redirect(url_for("pages.traces", text=text) if text else url_for("pages.traces"))
-        return redirect(url_for("pages.trace", trace_id=found[1], span=found[2]))
+        return redirect(url_for("pages.trace", trace_id=match[1], span=match[2]))
 
     @blueprint.get("/values/<any('service.name', 'http.route'):column>")
     def values(column: str) -> Response:
-        """The values of a field, for a page's script to suggest while one is typed."""
+        """Return the values of a field, as suggestions for input."""
         signal = "logs" if request.args.get("signal") == "logs" else "spans"
         return jsonify(store.values(column, signal=signal))
 

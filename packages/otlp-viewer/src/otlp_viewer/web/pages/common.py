@@ -1,4 +1,4 @@
-"""What the pages share: the store and the services' colors, addresses with a query in them, and news by ETag."""
+"""Shared by all pages: the store, the colors of services, URLs with queries, and ETags for live updates."""
 
 import json
 import math
@@ -21,12 +21,12 @@ from otlp_viewer.web.colors import Colors
 
 Json = dict[str, Any]
 RANGES = {60: "Last minute", 600: "Last 10 minutes", 3600: "Last hour", 7200: "Last 2 hours", 86400: "Last 24 hours"}
-LONGEST_TEXT = 1000
+MAX_TEXT = 1000
 TICK = 2
-"""Seconds after which a page about a relative range is made again, though nothing came."""
+"""Seconds after which a page with a relative range is rendered again, even without new data."""
 
 
-MOST_RECENT = 16
+MAX_RECENT = 16
 
 
 @dataclass(frozen=True)
@@ -34,64 +34,64 @@ class Site:
     store: Store
     colors: Colors = field(default_factory=Colors)
     recent: dict[tuple[object, ...], Any] = field(default_factory=dict)
-    """Answers about the last few traces, by question, trace and version of the store."""
+    """Cached results for the last few traces, by kind, trace and version of the store."""
 
-    def remember(self, key: tuple[object, ...], answer: Any) -> None:
-        while len(self.recent) >= MOST_RECENT:
+    def remember(self, key: tuple[object, ...], result: Any) -> None:
+        while len(self.recent) >= MAX_RECENT:
             self.recent.pop(next(iter(self.recent), ()), None)
-        self.recent[key] = answer
+        self.recent[key] = result
 
 
-def unless_same(site: Site, make: Callable[[], str], moving: bool = False) -> Response:
-    """Answer 304 while there is nothing new, so that looking for news costs nothing.
+def respond_if_changed(site: Site, render: Callable[[], str], moving: bool = False) -> Response:
+    """Respond 304 to a live page while nothing has changed, so that polling is cheap.
 
-    What a page about a relative range holds changes with the clock too: `moving`.
+    `moving`: the page has a relative range, so it also changes with the clock.
     """
     response = make_response("")
     response.set_etag("-".join(map(str, (*site.store.version, int(time.time() / TICK) if moving else ""))))
     response.headers["Cache-Control"] = "no-cache"
     if request.headers.get("X-Live") and request.if_none_match.contains(response.get_etag()[0] or ""):
         return response.make_conditional(request)
-    response.set_data(make())
+    response.set_data(render())
     return response
 
 
 def parameter(name: str) -> str:
-    return request.args.get(name, "")[:LONGEST_TEXT]
+    return request.args.get(name, "")[:MAX_TEXT]
 
 
 def nanoseconds(seconds: float | None) -> int:
-    """Return a time of a parameter as a filter has it, 0 for none."""
+    """Convert the time of a parameter for a filter; 0 for none."""
     return 0 if seconds is None else round(min(max(seconds, 0.0), 9e9) * 1e9)
 
 
-def whole(text: str, least: int, most: int) -> int:
-    """Return the whole number of a parameter within its bounds; `least` where it is none."""
-    return min(max(int(text), least), most) if re.fullmatch("[0-9]{1,9}", text) else least
+def integer(text: str, minimum: int, maximum: int) -> int:
+    """Return the integer of a parameter within its bounds, or `minimum` if it is invalid."""
+    return min(max(int(text), minimum), maximum) if re.fullmatch("[0-9]{1,9}", text) else minimum
 
 
-# A query in an address
+# Queries in URLs
 
 
 def read_query(text: str) -> Json:
-    """Return the query of an address; raises Invalid."""
+    """Parse the query of a URL; raises Invalid."""
     try:
-        found = json.loads(text)
+        query = json.loads(text)
     except (ValueError, RecursionError):
-        raise Invalid("The query in the address is not JSON.") from None
-    if not isinstance(found, dict):
-        raise Invalid("The query in the address must be a JSON object.")
-    return found
+        raise Invalid("The query in the URL is not JSON.") from None
+    if not isinstance(query, dict):
+        raise Invalid("The query in the URL must be a JSON object.")
+    return query
 
 
 def to_text(query: Mapping[str, Any] | list[Json]) -> str:
-    """Return a query as short JSON that any encoding can carry."""
+    """Return a query as short JSON, escaped if it has unprintable characters."""
     text = json.dumps(query, ensure_ascii=False, separators=(",", ":"))
     return text if text.isprintable() else json.dumps(query, separators=(",", ":"))
 
 
 def read_box(text: str) -> Box | None:
-    """Return the box of an address: start, end, low and high, joined by commas, and the column."""
+    """Parse the box of a URL: start, end, low, high and column, separated by commas."""
     parts = text.split(",", 4)
     try:
         start, end, low, high = (float(part) for part in parts[:4])
@@ -105,20 +105,20 @@ def box_text(box: Box) -> str:
 
 
 def is_relative(query: Mapping[str, Any]) -> bool:
-    """Whether the time that a query is about moves with the clock."""
+    """Return whether the time range of a query moves with the clock."""
     return query.get("time_range") is not None and query.get("start_time") is None and query.get("end_time") is None
 
 
 def is_moving() -> bool:
-    """Whether what this list is about moves with the clock."""
+    """Return whether the time range of this list moves with the clock."""
     return bool(request.args.get("range")) or is_relative(from_query(request.args.get("query", "")))
 
 
 def timed(store: Store, specification: Json, now: float | None = None, **more: Any) -> Query:
-    """Read a query; without a time of its own it is about all that is in memory. Raises Invalid."""
+    """Parse a query. Without a time range, it covers everything in memory. Raises Invalid."""
     if any(specification.get(name) is not None for name in forms.TIMES):
         return store.parse(specification, now, **more)
-    # Without a time a granularity has nothing to be checked against.
+    # Without a time range, a granularity cannot be validated.
     query = store.parse({name: value for name, value in specification.items() if name != "granularity"}, now, **more)
     first, last = store.extent(query) or (time.time() - 1, time.time())
     query = replace(query, start=float(math.floor(first)), end=float(math.floor(last) + 1))
@@ -128,8 +128,8 @@ def timed(store: Store, specification: Json, now: float | None = None, **more: A
     return query
 
 
-def activity(store: Store, query: Query) -> list[int]:
-    """Return the whole seconds in which there are events that a query is about, ascending."""
+def active_seconds(store: Store, query: Query) -> list[int]:
+    """Return the seconds that contain records of the query, in ascending order."""
     counted = replace(
         query, calculations=[Calculation("COUNT")], breakdowns=[], orders=[], havings=[], limit=1, granularity=1.0
     )
@@ -137,19 +137,19 @@ def activity(store: Store, query: Query) -> list[int]:
 
 
 def only_filters(query: Mapping[str, Any]) -> Json:
-    """Return the part of a query that says which events it is about."""
-    wanted = ("filters", "filter_combination", *forms.TIMES)
-    return {name: query[name] for name in wanted if query.get(name) is not None}
+    """Return only the filters and the time range of a query."""
+    names = ("filters", "filter_combination", *forms.TIMES)
+    return {name: query[name] for name in names if query.get(name) is not None}
 
 
-def is_any(query: Mapping[str, Any]) -> bool:
-    """Whether one of several filters is enough: then no filter can be added that must hold."""
-    given = query.get("filters")
-    return query.get("filter_combination") == "OR" and isinstance(given, list) and len(given) > 1
+def matches_any(query: Mapping[str, Any]) -> bool:
+    """Return whether matching any of several filters is enough; then no mandatory filter can be added."""
+    filters = query.get("filters")
+    return query.get("filter_combination") == "OR" and isinstance(filters, list) and len(filters) > 1
 
 
-def wanting(pairs: Iterable[tuple[str, Any]]) -> list[Json]:
-    """Return a filter for each field and its value; None: the field is missing."""
+def equality_filters(pairs: Iterable[tuple[str, Any]]) -> list[Json]:
+    """Return a filter for each field and value; None means a missing field."""
     return [
         {"column": column, "op": "does-not-exist"} if value is None else {"column": column, "op": "=", "value": value}
         for column, value in pairs
@@ -157,22 +157,22 @@ def wanting(pairs: Iterable[tuple[str, Any]]) -> list[Json]:
 
 
 def narrowed(query: Mapping[str, Any], narrowing: Iterable[Json]) -> Json:
-    """Return the query with more filters, all of which must hold; not for one of which any is enough."""
-    given = query.get("filters")
-    filters = [*(given if isinstance(given, list) else ()), *narrowing]
-    unique = list({json.dumps(one, sort_keys=True): one for one in filters}.values())
+    """Return the query with additional filters, all of which must match. Not for OR queries."""
+    existing = query.get("filters")
+    filters = [*(existing if isinstance(existing, list) else ()), *narrowing]
+    unique = list({json.dumps(filter_, sort_keys=True): filter_ for filter_ in filters}.values())
     rest = {name: value for name, value in query.items() if name != "filter_combination"}
     return rest | ({"filters": unique} if unique else {})
 
 
 def read_also(store: Store, signal: str = "spans") -> tuple[list[Filter], list[Json]]:
-    """Return the filters in an address that must hold besides those of its query; raises Invalid."""
+    """Return the filters of the URL that must match in addition to those of its query; raises Invalid."""
     text = request.args.get("also", "")
-    given = read_query(f'{{"filters":{text}}}')["filters"] if text else []
-    return list(store.parse({"filters": given}, signal=signal).filters), given
+    filters = read_query(f'{{"filters":{text}}}')["filters"] if text else []
+    return list(store.parse({"filters": filters}, signal=signal).filters), filters
 
 
-# Addresses
+# URLs
 
 
 def query_url(query: Mapping[str, Any], **more: str) -> str:
@@ -180,31 +180,31 @@ def query_url(query: Mapping[str, Any], **more: str) -> str:
 
 
 def traces_url(query: Mapping[str, Any], also: Iterable[Json] = (), **more: str) -> str:
-    """Return the address of the traces with a span that the query, and all of the filters `also`, are about."""
-    return url_for("pages.traces") + "?" + urlencode(_about(query, also) | more)
+    """Return the URL of the traces with a span that matches the query and all of the filters `also`."""
+    return url_for("pages.traces") + "?" + urlencode(_url_parameters(query, also) | more)
 
 
 def logs_url(query: Mapping[str, Any], also: Iterable[Json] = ()) -> str:
-    """Return the address of the logs that the query, and all of the filters `also`, are about."""
-    return url_for("pages.logs") + "?" + urlencode(_about(query, also))
+    """Return the URL of the logs that match the query and all of the filters `also`."""
+    return url_for("pages.logs") + "?" + urlencode(_url_parameters(query, also))
 
 
-def _about(query: Mapping[str, Any], also: Iterable[Json]) -> dict[str, str]:
-    about, more = only_filters(query), list(also)
-    if more and not is_any(about):
-        about, more = narrowed(about, more), []
-    return ({"query": to_text(about)} if about else {}) | ({"also": to_text(more)} if more else {})
+def _url_parameters(query: Mapping[str, Any], also: Iterable[Json]) -> dict[str, str]:
+    filters, more = only_filters(query), list(also)
+    if more and not matches_any(filters):
+        filters, more = narrowed(filters, more), []
+    return ({"query": to_text(filters)} if filters else {}) | ({"also": to_text(more)} if more else {})
 
 
-def here(**changes: Any) -> str:
-    """Return the address of this page with other parameters; None takes one away."""
-    given = request.args.to_dict() | changes
-    present = {name: str(value) for name, value in given.items() if value not in (None, "")}
+def current_url(**changes: Any) -> str:
+    """Return the URL of this page with changed parameters; None removes one."""
+    parameters = request.args.to_dict() | changes
+    present = {name: str(value) for name, value in parameters.items() if value not in (None, "")}
     return request.path + ("?" + urlencode(present) if present else "")
 
 
 def from_query(text: str) -> Json:
-    """Return the query of an address for a link, {} where it is none."""
+    """Parse the query of a URL for a link; {} if it is invalid."""
     try:
         return read_query(text)
     except Invalid:
@@ -216,14 +216,14 @@ def without(query: Mapping[str, Any], *names: str) -> Json:
 
 
 def narrowed_by(query: Mapping[str, Any], filters: Mapping[str, Any]) -> Json:
-    """Return the query about the events that other filters want."""
+    """Replace the filters of a query."""
     return without(query, "filters", "filter_combination") | {
         name: filters[name] for name in ("filters", "filter_combination") if name in filters
     }
 
 
 def sentence(form: forms.Form) -> str:
-    """Return what a query asks, in one line."""
+    """Describe a query in one line."""
     shows = ", ".join(f"{op}({column})" if column else op for op, column in form.calculations) or "COUNT"
     where = conditions(form)
     by = ", ".join(row[0] for row in form.breakdowns)
@@ -231,19 +231,19 @@ def sentence(form: forms.Form) -> str:
 
 
 def conditions(form: forms.Form) -> str:
-    """Return the filters of a query in words."""
+    """Describe the filters of a query."""
     return (" or " if form.any_filter else " and ").join(" ".join(filter(None, row)) for row in form.filters)
 
 
 def about_text(also: list[Json]) -> str:
-    """Return the filters of an address in words: those of its query, and all of `also`."""
+    """Describe the filters of the URL: those of its query, and all of `also`."""
     form = forms.form_of(from_query(request.args.get("query", "")), tuple(RANGES))
     first, more = conditions(form), conditions(forms.form_of({"filters": also}, ()))
     return f"({first}) and {more}" if first and more else first or more
 
 
 def axis_data(axis: Axis) -> Markup:
-    """Return a time axis as the attributes from which a chart's script knows times and places."""
+    """Return a time axis as HTML attributes for a chart's script."""
     periods = [[period.start, period.first, period.columns, period.x] for period in axis.periods]
     return Markup('data-step="{}" data-columns="{}" data-width="{}" data-periods="{}"').format(
         axis.step, axis.columns, axis.width, json.dumps(periods)

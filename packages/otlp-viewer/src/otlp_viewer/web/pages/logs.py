@@ -1,4 +1,4 @@
-"""The list of logs: narrowed, opened to their attributes, and over time by severity."""
+"""The list of logs: filters, attributes, and a chart by severity."""
 
 import time
 from collections import Counter
@@ -12,23 +12,23 @@ from otlp_viewer.query.types import Invalid
 from otlp_viewer.web import axis, charts, format
 from otlp_viewer.web.format import SEVERITIES
 from otlp_viewer.web.pages import common
-from otlp_viewer.web.pages.common import RANGES, Json, Site, nanoseconds, parameter, unless_same, whole
+from otlp_viewer.web.pages.common import RANGES, Json, Site, integer, nanoseconds, parameter, respond_if_changed
 
-ON_A_PAGE = 100
+PAGE_SIZE = 100
 ROWS = ("not set", *SEVERITIES.values())
 ROW_HEIGHT = 16
 
 
 def add(blueprint: Blueprint, site: Site) -> None:
     def page() -> Response:
-        return unless_same(site, lambda: _page(site), moving=common.is_moving())
+        return respond_if_changed(site, lambda: _page(site), moving=common.is_moving())
 
     blueprint.add_url_rule("/logs", "logs", page, strict_slashes=False)
 
 
 def _page(site: Site) -> str:
     store = site.store
-    severity = whole(parameter("severity"), 0, 24)
+    severity = integer(parameter("severity"), 0, 24)
     start, end = format.finite(parameter("start")), format.finite(parameter("end"))
     if parameter("range") in map(str, RANGES):
         start, end = time.time() - int(parameter("range")), None
@@ -48,21 +48,21 @@ def _page(site: Site) -> str:
     if request.args.get("query") or request.args.get("also"):
         try:
             filters, also = common.read_also(store, "logs")
-            asked = common.only_filters(common.read_query(request.args.get("query") or "{}"))
-            narrow = replace(narrow, matching=common.timed(store, asked, signal="logs"), also=filters)
+            query = common.only_filters(common.read_query(request.args.get("query") or "{}"))
+            narrow = replace(narrow, matching=common.timed(store, query, signal="logs"), also=filters)
         except Invalid as error:
             problem = str(error)
-    offset = whole(parameter("from"), 0, 10**9)
-    found = store.logs(ON_A_PAGE + 1, narrow, offset=offset)
-    chart = _chart(site, narrow) if found or narrow != LogFilter() else None
+    offset = integer(parameter("from"), 0, 10**9)
+    logs = store.logs(PAGE_SIZE + 1, narrow, offset=offset)
+    chart = _chart(site, narrow) if logs or narrow != LogFilter() else None
     return render_template(
         "logs.html",
         page="logs",
         empty=not store.counts()[1],
-        logs=found[:ON_A_PAGE],
-        more=len(found) > ON_A_PAGE,
+        logs=logs[:PAGE_SIZE],
+        more=len(logs) > PAGE_SIZE,
         offset=offset,
-        on_a_page=ON_A_PAGE,
+        on_a_page=PAGE_SIZE,
         narrow=narrow,
         narrowed=narrow != LogFilter() or bool(problem),
         problem=problem,
@@ -75,13 +75,13 @@ def _page(site: Site) -> str:
 
 
 def _pair(text: str) -> tuple[str, str] | None:
-    """Return the name and the value of "name=value", None where it is not that."""
+    """Split "name=value"; None if it has another format."""
     name, sign, value = text.partition("=")
     return (name.strip(), value.strip()) if sign and name.strip() else None
 
 
 def _query(narrow: LogFilter) -> Json:
-    """Return the list as a query; a query has no filter for a text in any field."""
+    """Return the list as a query, without the text filter, which queries do not have."""
     filters: list[Json] = []
     for column, value in (
         ("service.name", narrow.service),
@@ -101,7 +101,7 @@ def _query(narrow: LogFilter) -> Json:
 
 
 def _chart(site: Site, narrow: LogFilter) -> Json | None:
-    """Return the numbers of logs by severity over time; None where there is nothing to draw."""
+    """Return the chart of logs by severity over time; None if it is empty."""
     seconds = sorted({step for step, _, _ in site.store.logs_over_time(narrow)})
     if not seconds:
         return None

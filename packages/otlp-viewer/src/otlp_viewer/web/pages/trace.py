@@ -16,28 +16,28 @@ from otlp_viewer.model import LogFilter, Outline, SpanReference
 from otlp_viewer.query.types import Invalid
 from otlp_viewer.web import waterfall, wide
 from otlp_viewer.web.pages import common
-from otlp_viewer.web.pages.common import Json, Site, parameter, unless_same, whole
+from otlp_viewer.web.pages.common import Json, Site, integer, parameter, respond_if_changed
 from otlp_viewer.web.waterfall import Waterfall
 
-ROWS_ON_A_PAGE = 100
-"""Rows in the page itself, for readers without its script; the script draws all rows, as they are needed."""
-MOST_LOGS = 100
-MOST_SPAN_LOGS = 50
-MOST_LINKS = 50
-MOST_MARKS = 100_000
+PAGE_SIZE = 100
+"""Rows in the HTML, for use without JavaScript. The script renders all rows on demand."""
+MAX_LOGS = 100
+MAX_SPAN_LOGS = 50
+MAX_LINKS = 50
+MAX_MARKS = 100_000
 FRESH_SECONDS = 60
-"""A trace that started in the last minute may still get spans, however complete it looks."""
+"""A trace that started in the last minute may get more spans, even if it looks complete."""
 HTTP = ("http.", "url.", "server.", "client.", "network.", "user_agent.")
 
 
 def add(blueprint: Blueprint, site: Site) -> None:
     @blueprint.get("/traces/<trace_id>", strict_slashes=False)
     def trace(trace_id: str) -> AnyResponse:
-        return unless_same(site, lambda: _page(site, trace_id.lower()))
+        return respond_if_changed(site, lambda: _page(site, trace_id.lower()))
 
     @blueprint.get("/traces/<trace_id>/spans/<key>")
     def span(trace_id: str, key: str) -> str:
-        """The details of one span, for the page's script."""
+        """Return the details of one span, for the page's script."""
         chosen = _span(site, trace_id.lower(), key)
         if chosen is None:
             abort(404, "This span is not in memory.")
@@ -45,20 +45,20 @@ def add(blueprint: Blueprint, site: Site) -> None:
 
     @blueprint.get("/traces/<trace_id>/find")
     def search(trace_id: str) -> Response:
-        """The rows in the store of spans that hold a text, for the page's script."""
+        """Return the store's rows of spans that contain a text, for the page's script."""
         return jsonify(site.store.find(trace_id.lower(), parameter("text")))
 
 
-def _laid_out(site: Site, trace_id: str) -> tuple[Outline, Waterfall, list[str]]:
-    found = site.store.outline(trace_id) if re.fullmatch("[0-9a-f]{32}", trace_id) else None
-    if found is None:
-        abort(404, "No trace with this ID is in memory. It has not arrived yet, or newer traces have taken its place.")
-    chart = waterfall.lay_out(found.spans, aligned=request.args.get("clocks") != "sent")
-    return found, chart, waterfall.keys(chart.rows)
+def _lay_out(site: Site, trace_id: str) -> tuple[Outline, Waterfall, list[str]]:
+    trace = site.store.outline(trace_id) if re.fullmatch("[0-9a-f]{32}", trace_id) else None
+    if trace is None:
+        abort(404, "No trace with this ID is in memory. It has not arrived yet, or was dropped for newer traces.")
+    chart = waterfall.lay_out(trace.spans, aligned=request.args.get("clocks") != "sent")
+    return trace, chart, waterfall.keys(chart.rows)
 
 
 def _log_marks(site: Site, trace_id: str) -> dict[str, tuple[int, int]]:
-    """Return the number of logs, and the highest severity number, of the trace's spans that have any."""
+    """Return the number of logs and the highest severity number of each span that has logs."""
     key = ("logs", trace_id, site.store.version)
     specification = {
         "calculations": [{"op": "COUNT"}, {"op": "MAX", "column": "severity_number"}],
@@ -67,65 +67,70 @@ def _log_marks(site: Site, trace_id: str) -> dict[str, tuple[int, int]]:
     }
     try:
         query = common.timed(site.store, specification, signal="logs")
-        groups = site.store.query(replace(query, limit=MOST_MARKS, granularity=query.end - query.start)).groups
+        groups = site.store.query(replace(query, limit=MAX_MARKS, granularity=query.end - query.start)).groups
     except Invalid:
         return {}
-    marks = {str(one.key[0]): (int(one.values[0] or 0), int(one.values[1] or 0)) for one in groups}
-    if len(marks) < MOST_MARKS:
+    marks = {str(group.key[0]): (int(group.values[0] or 0), int(group.values[1] or 0)) for group in groups}
+    if len(marks) < MAX_MARKS:
         site.remember(key, marks)
     return marks
 
 
 def _span_logs(site: Site, span: Span) -> list[Log]:
-    """Return a span's newest logs. Whether it has any is known while nothing has come since its trace was shown."""
+    """Return a span's newest logs. Skips the query if the trace's page has cached that there are none."""
     marks = site.recent.get(("logs", span.trace_id, site.store.version))
     if marks is not None and span.span_id not in marks:
         return []
-    return site.store.logs(MOST_SPAN_LOGS + 1, LogFilter(trace_id=span.trace_id, span_id=span.span_id))
+    return site.store.logs(MAX_SPAN_LOGS + 1, LogFilter(trace_id=span.trace_id, span_id=span.span_id))
 
 
 def _links_to(site: Site, trace_id: str) -> list[tuple[SpanReference, str]]:
-    """Return the links to a trace, which every span's details need: the store is asked once until something comes."""
+    """Return the links to a trace, cached until new data arrives, because all span details need them."""
     key = ("links", trace_id, site.store.version)
-    found: list[tuple[SpanReference, str]] | None = site.recent.get(key)
-    if found is None:
-        found = site.store.links_to(trace_id)
-        site.remember(key, found)
-    return found
+    links: list[tuple[SpanReference, str]] | None = site.recent.get(key)
+    if links is None:
+        links = site.store.links_to(trace_id)
+        site.remember(key, links)
+    return links
 
 
 def _span(site: Site, trace_id: str, key: str) -> Span | None:
-    found = re.fullmatch(r"([0-9a-f]{16})(?:\.([0-9]{1,18}))?", key)
-    return site.store.span(trace_id, found[1], int(found[2] or 0)) if found else None
+    match = re.fullmatch(r"([0-9a-f]{16})(?:\.([0-9]{1,18}))?", key)
+    return site.store.span(trace_id, match[1], int(match[2] or 0)) if match else None
 
 
 def _page(site: Site, trace_id: str) -> str:
-    found, chart, keys = _laid_out(site, trace_id)
-    summary = found.summary
+    outline, chart, keys = _lay_out(site, trace_id)
+    summary = outline.summary
     key = parameter("span")
     chosen = _span(site, trace_id, key)
     if chosen is None:
         key, chosen = keys[0], _span(site, trace_id, keys[0])
-    first = whole(parameter("from"), 0, len(keys) - 1)
-    numbers = range(first, min(first + ROWS_ON_A_PAGE, len(keys)))
-    logs = site.store.logs(MOST_LOGS + 1, LogFilter(trace_id=trace_id))
+    first = integer(parameter("from"), 0, len(keys) - 1)
+    numbers = range(first, min(first + PAGE_SIZE, len(keys)))
+    logs = site.store.logs(MAX_LOGS + 1, LogFilter(trace_id=trace_id))
     fresh = time.time() - summary.start_ns / 1e9 < FRESH_SECONDS
     return render_template(
         "trace.html",
         page="traces",
         trace=summary,
         chart=chart,
-        rows=[(keys[at], chart.rows[at], critical) for at, critical in waterfall.critical(chart.rows, numbers).items()],
+        rows=[
+            (keys[number], chart.rows[number], critical)
+            for number, critical in waterfall.critical(chart.rows, numbers).items()
+        ],
         first=first,
-        rows_on_a_page=ROWS_ON_A_PAGE,
+        rows_on_a_page=PAGE_SIZE,
         errors=sum(row.span.error for row in chart.rows),
         services=_by_share(chart),
-        outline=_in_page(waterfall.outline(chart, keys, site.colors.of(summary.services), _log_marks(site, trace_id))),
-        logs=logs[:MOST_LOGS][::-1],
-        more_logs=len(logs) > MOST_LOGS,
+        outline=_as_script(
+            waterfall.outline(chart, keys, site.colors.of(summary.services), _log_marks(site, trace_id))
+        ),
+        logs=logs[:MAX_LOGS][::-1],
+        more_logs=len(logs) > MAX_LOGS,
         live=not summary.complete or fresh,
         honeycomb=_honeycomb(site, summary.services, trace_id),
-        linked_from=[one for one, _ in _links_to(site, trace_id)][:MOST_LINKS],
+        linked_from=[reference for reference, _ in _links_to(site, trace_id)][:MAX_LINKS],
         about=waterfall.about,
         chosen_key=key,
         clocks=request.args.get("clocks", ""),
@@ -133,14 +138,14 @@ def _page(site: Site, trace_id: str) -> str:
     )
 
 
-def _in_page(data: Mapping[str, object]) -> Markup:
-    """Return data as short JSON in which nothing can end the element that holds it."""
+def _as_script(data: Mapping[str, object]) -> Markup:
+    """Return data as short JSON that cannot close its script element."""
     text = json.dumps(data, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704
 
 
 def _by_share(chart: Waterfall) -> list[Json]:
-    """Return the trace's services: those that it waits for longest first, then those with most spans."""
+    """Return the services of the trace, sorted by critical-path time, then by number of spans."""
     counts: dict[str, int] = {}
     for row in chart.rows:
         counts[row.span.service] = counts.get(row.span.service, 0) + 1
@@ -160,7 +165,7 @@ def _by_share(chart: Waterfall) -> list[Json]:
 
 
 def _honeycomb(site: Site, services: Any, trace_id: str) -> list[tuple[str, str]]:
-    """Return where Honeycomb shows the trace: names of services, and the address for them."""
+    """Return the trace's Honeycomb URLs, with the names of their services."""
     pages: dict[str, list[str]] = {}
     for service in services:
         if page := site.store.honeycomb_page(service):
@@ -179,23 +184,23 @@ def _details(site: Site, span: Span, key: str) -> Json:
         "groups": _groups(span),
         "raised": raised,
         "events": [one for one in span.events if one.name != "exception"],
-        "links": [(one, store.span(one.trace_id, one.span_id)) for one in span.links[:MOST_LINKS]],
-        "backlinks": [one for one, to in _links_to(site, span.trace_id) if to == span.span_id][:MOST_LINKS],
-        "span_logs": logs[:MOST_SPAN_LOGS][::-1],
-        "more_span_logs": len(logs) > MOST_SPAN_LOGS,
+        "links": [(one, store.span(one.trace_id, one.span_id)) for one in span.links[:MAX_LINKS]],
+        "backlinks": [one for one, to in _links_to(site, span.trace_id) if to == span.span_id][:MAX_LINKS],
+        "span_logs": logs[:MAX_SPAN_LOGS][::-1],
+        "more_span_logs": len(logs) > MAX_SPAN_LOGS,
         "span_json": json.dumps(json.loads(wide.span_json(span)), indent=2),
         "span_in_honeycomb": page + span.trace_id if page else "",
     }
 
 
 def _groups(span: Span) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the span's fields in groups: its own, HTTP, scope, resource; the program's own first."""
-    own = {name: value for name, value in span.attributes.items() if not name.startswith(HTTP)}
-    names = sorted(own, key=lambda name: (not name.startswith("app."), name))
+    """Return the span's fields in groups: attributes (those of the application first), HTTP, resource, scope."""
+    attributes = {name: value for name, value in span.attributes.items() if not name.startswith(HTTP)}
+    names = sorted(attributes, key=lambda name: (not name.startswith("app."), name))
     http = {name: span.attributes[name] for name in sorted(span.attributes) if name.startswith(HTTP)}
     scope = {"name": span.scope.name, "version": span.scope.version, **span.scope.attributes}
     groups = [
-        ("Attributes", {name: own[name] for name in names}),
+        ("Attributes", {name: attributes[name] for name in names}),
         ("HTTP", http),
         ("Resource", dict(sorted(span.resource.items()))),
         ("Scope", {name: value for name, value in scope.items() if value not in ("", None)}),

@@ -1,4 +1,4 @@
-"""The list of traces: narrowed, sorted, in pages."""
+"""The list of traces: filters, order and pages."""
 
 import time
 from dataclasses import replace
@@ -10,9 +10,9 @@ from otlp_viewer.model import STATUSES, TraceFilter
 from otlp_viewer.query.types import Invalid
 from otlp_viewer.web import format
 from otlp_viewer.web.pages import common
-from otlp_viewer.web.pages.common import RANGES, Json, Site, nanoseconds, parameter, unless_same, whole
+from otlp_viewer.web.pages.common import RANGES, Json, Site, integer, nanoseconds, parameter, respond_if_changed
 
-ON_A_PAGE = 50
+PAGE_SIZE = 50
 SORTS = {
     "start": "Started",
     "name": "Trace",
@@ -25,7 +25,7 @@ SORTS = {
 
 def add(blueprint: Blueprint, site: Site) -> None:
     def page() -> Response:
-        return unless_same(site, lambda: _page(site), moving=common.is_moving())
+        return respond_if_changed(site, lambda: _page(site), moving=common.is_moving())
 
     blueprint.add_url_rule("/traces", "traces", page, strict_slashes=False)
 
@@ -34,20 +34,20 @@ def _page(site: Site) -> str:
     store = site.store
     narrow, problems, also = _filter(site)
     order = parameter("sort") if parameter("sort") in SORTS else "start"
-    # Names read best from A, everything else with the newest or largest first.
+    # Names are ascending by default, everything else descending.
     ascending = parameter("order") == "ascending" or (order == "name" and parameter("order") != "descending")
-    offset = whole(parameter("from"), 0, 10**9)
+    offset = integer(parameter("from"), 0, 10**9)
     total = store.count_traces(narrow)
-    found = store.traces(ON_A_PAGE, narrow, order=order, descending=not ascending, offset=offset)
+    traces = store.traces(PAGE_SIZE, narrow, order=order, descending=not ascending, offset=offset)
     return render_template(
         "traces.html",
         page="traces",
         empty=not store.counts()[0],
-        traces=found,
+        traces=traces,
         total=total,
         offset=offset,
-        on_a_page=ON_A_PAGE,
-        longest=max((max(one.duration_ms, one.extent_ms) for one in found), default=0),
+        on_a_page=PAGE_SIZE,
+        longest=max((max(trace.duration_ms, trace.extent_ms) for trace in traces), default=0),
         narrow=narrow,
         narrowed=narrow != TraceFilter() or bool(problems),
         problems=problems,
@@ -62,9 +62,9 @@ def _page(site: Site) -> str:
 
 
 def _query(narrow: TraceFilter) -> Json:
-    """Return a query about the spans behind the list, to go on from: those of its service, of its route, or its errors.
+    """Return a query to continue from the list, for the spans of its service, of its route, or its errors.
 
-    One of these alone: the list's filters may be about different spans of a trace, those of a query are about one.
+    Only one filter: those of the list may match different spans of a trace, but those of a query match one span.
     """
     fields = (("service.name", narrow.service), ("http.route", narrow.route), ("error", narrow.status == "error"))
     query: Json = {
@@ -80,7 +80,7 @@ def _query(narrow: TraceFilter) -> Json:
 
 
 def _filter(site: Site) -> tuple[TraceFilter, list[str], list[Json]]:
-    """Return what the address narrows the list to, what of it cannot be read, in words, and its filters `also`."""
+    """Return the filter in the URL, problems with it, and its filters `also`."""
     problems: list[str] = []
     also: list[Json] = []
 
@@ -88,10 +88,10 @@ def _filter(site: Site) -> tuple[TraceFilter, list[str], list[Json]]:
         text = parameter(name).strip()
         if not text:
             return 0
-        found = format.milliseconds(text)
-        if found is None:
+        value = format.milliseconds(text)
+        if value is None:
             problems.append(f"“{format.visible(text, 60)}” is not a duration. Write 250, 250 ms or 1.5 s.")
-        return found or 0
+        return value or 0
 
     narrow = TraceFilter(
         service=parameter("service"),
@@ -104,14 +104,14 @@ def _filter(site: Site) -> tuple[TraceFilter, list[str], list[Json]]:
     start, end = format.finite(parameter("start")), format.finite(parameter("end"))
     if parameter("range") in map(str, RANGES):
         start, end = time.time() - int(parameter("range")), None
-    given = request.args.get("query", "")
+    query_text = request.args.get("query", "")
     box = common.read_box(request.args.get("box", ""))
-    if given or box or request.args.get("also"):
-        # A time then is about the spans, not about the whole trace.
+    if query_text or box or request.args.get("also"):
+        # The time range then applies to spans, not to whole traces.
         try:
             if box and box.column not in site.store.columns():
                 raise Invalid("No span has the column of this part of a heatmap.")
-            query = common.timed(site.store, common.only_filters(common.read_query(given or "{}")))
+            query = common.timed(site.store, common.only_filters(common.read_query(query_text or "{}")))
             if start is not None or end is not None:
                 query = replace(query, start=max(start or 0, 0), end=query.end if end is None else min(end, 9e9))
             filters, also = common.read_also(site.store)

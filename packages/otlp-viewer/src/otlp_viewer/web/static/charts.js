@@ -1,11 +1,11 @@
-// Charts: a heatmap's cell opens a trace and a box what sets it apart; a line's point shows the traces behind it.
+// Charts: a heatmap's cell opens a trace, a box compares spans, and a line's point opens its traces.
 
 import { amount, clock, day, isToday, plural } from "./format.js";
 
 const number = (element, name) => Number(element.dataset[name]);
 const limit = (value, most) => Math.max(0, Math.min(most, value));
 
-// Where a chart's columns are, and when.
+// Positions and times of a chart's columns.
 function axisOf(svg) {
   const [step, columns, width] = ["step", "columns", "width"].map((name) => number(svg, name));
   const periods = JSON.parse(svg.dataset.periods).map(([start, first, length, x]) => ({ start, first, length, x }));

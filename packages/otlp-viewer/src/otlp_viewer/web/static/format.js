@@ -1,4 +1,4 @@
-// How values read, as format.py has it.
+// Formats values like format.py.
 
 export const pad = (number, digits = 2) => String(number).padStart(digits, "0");
 
@@ -30,7 +30,7 @@ export const amount = (value, unit) => unit === "ms" ? duration(value) : Number(
 export const day = (at) => `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;
 export const isToday = (at) => new Date().toDateString() === at.toDateString();
 
-// A time of day of an axis whose values are `step` seconds apart.
+// An axis time, for ticks `step` seconds apart.
 export function clock(at, step) {
   const text = `${pad(at.getHours())}:${pad(at.getMinutes())}`;
   if (step >= 60) return text;

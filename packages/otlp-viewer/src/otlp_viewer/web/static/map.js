@@ -1,4 +1,4 @@
-// The whole trace in little: every span as a line, to drag over for a closer look; and the scale of time above the rows.
+// The minimap, where dragging zooms in, and the time scale above the rows.
 
 import { duration } from "./format.js";
 
@@ -8,7 +8,7 @@ export function drawScale(svg, [from, to], length) {
   const power = 10 ** Math.floor(Math.log10((to - from) / 4)), step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => (to - from) / one <= 5.01);
   const ticks = [];
   for (let at = Math.ceil(from / step - 1e-9) * step; at <= to * (1 + 1e-9); at += step) ticks.push(at);
-  // Lines down the rows, one for each tick.
+  // Vertical grid lines, one for each tick.
   const grid = svg.closest(".waterfall").style, part = step / (to - from);
   grid.setProperty("--tick", `${part * 100}%`);
   grid.setProperty("--first-tick", `${(ticks[0] - from) / (to - from) / (1 - part) * 100}%`);
@@ -24,7 +24,7 @@ export function drawScale(svg, [from, to], length) {
 }
 
 export class Overview {
-  // `zoomed` is called with from and to, in nanoseconds, when the reader has dragged over a part.
+  // Calls `zoomed` with start and end in nanoseconds after the user has dragged over a part.
   constructor(canvas, zoomed) {
     this.canvas = canvas;
     this.zoomed = zoomed;

@@ -1,8 +1,8 @@
-// What every page does beyond links and forms: local times, news, and copying. Nothing here makes HTML from what was sent.
+// Features of every page: local times, live updates, and copying. Nothing here creates HTML from telemetry.
 
 import { ago, clock, day, isToday, pad, precise, zone } from "./format.js";
 
-// Times: the server writes UTC, the reader's zone takes its place.
+// Times: replace the server's UTC with the user's time zone.
 
 export function localTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]")) {
@@ -18,7 +18,7 @@ export function localTimes(root) {
     else element.textContent = ("days" in element.dataset ? `${pad(at.getMonth() + 1)}-${pad(at.getDate())} ` : "") + clock(at, step);
   }
   for (const element of root.querySelectorAll("[data-zone]")) element.textContent = `, ${zone()}`;
-  // Times of other days have their date, and need its room.
+  // Times on other days include the date and need more space.
   for (const list of root.querySelectorAll(".logs, .traces")) {
     list.classList.toggle("dated", [...list.querySelectorAll("time")].some((time) => time.textContent.length > 12));
   }
@@ -47,7 +47,7 @@ document.addEventListener("click", (event) => {
   setTimeout(() => { button.firstChild.textContent = label; delete button.dataset.done; }, 1200);
 });
 
-// What a field may hold, fetched when someone is about to type in it.
+// Suggestions for a field, fetched on focus.
 
 document.addEventListener("focusin", async (event) => {
   const list = event.target.list;
@@ -56,8 +56,8 @@ document.addEventListener("focusin", async (event) => {
   if (answer.ok) list.replaceChildren(...(await answer.json()).map((value) => new Option("", value)));
 });
 
-// News: ask every two seconds. What is new takes its place at once where the reader would not lose a line by it;
-// else it waits behind a button.
+// Live updates: poll every two seconds. Apply an update at once if the user does not lose their place;
+// otherwise, show a button.
 
 const live = document.getElementById("live");
 const main = document.getElementById("main");
@@ -104,7 +104,7 @@ function offer(page) {
     button = document.createElement("button");
     button.type = "button";
     button.id = "news";
-    button.textContent = "Show what is new";
+    button.textContent = "Show new data";
     button.addEventListener("click", () => { if (waiting) renew(waiting); window.scrollTo({ top: 0 }); });
     main.prepend(button);
   }
@@ -128,5 +128,5 @@ if (kind !== undefined) {
   live.addEventListener("click", () => live.setAttribute("aria-pressed", String(!isLive())));
   if (kind === "") setTimeout(look, 1000);
 }
-// A narrow screen shows the query in one line, which opens.
-if (matchMedia("(max-width: 640px)").matches) document.querySelectorAll(".asked").forEach((asked) => { asked.open = false; });
+// On a narrow screen, collapse the query to one line.
+if (matchMedia("(max-width: 640px)").matches) document.querySelectorAll(".criteria").forEach((details) => { details.open = false; });

@@ -1,4 +1,4 @@
-// A trace's page: rows by keyboard and mouse, search, errors, zoom, and a span's details without a new page.
+// A trace's page: keyboard and mouse navigation, search, errors, zoom, and span details without page loads.
 
 import { count, plural } from "./format.js";
 import { drawScale, Overview } from "./map.js";
@@ -10,7 +10,7 @@ const list = get("tree"), address = new URL(location.href), base = address.pathn
 const tree = new Tree(list, keep);
 const overview = new Overview(get("map"), (part) => zoom(part));
 
-// Every state is in the address: the span, what is closed, the search, the zoom.
+// The URL contains the state: span, collapsed rows, search, zoom.
 
 let named = address.searchParams.has("span");
 
@@ -26,7 +26,7 @@ function keep() {
   history.replaceState(null, "", address);
 }
 
-// A span's details: what was fetched once is not fetched again, and the last click wins.
+// Span details: cached, and the last click wins.
 
 const details = new Map();
 
@@ -43,7 +43,7 @@ function load(key) {
   return details.get(key);
 }
 
-// Where the pointer or the cursor rests, a click or Enter is likely to follow.
+// Prefetch the hovered or focused span, because a click or Enter is likely to follow.
 let resting = 0;
 
 function soon(row) {
@@ -56,19 +56,19 @@ async function choose(row) {
   const isLast = () => tree.data.key[tree.chosen] === key;
   tree.chosen = tree.cursor = row;
   named = true;
-  // The row and its details change in one frame where these come soon: a frame for the row alone would hold them up.
+  // Update the row and its details in one frame if the details arrive soon. A frame for the row only would delay them.
   const loading = load(key).catch(() => null), pause = new Promise((done) => { setTimeout(done, 50); });
   await Promise.race([loading, pause]);
   if (isLast()) tree.moveTo(tree.cursor);
   const text = await loading;
   if (!isLast()) return;
-  if (text === null) get("message").textContent = "The details of this span cannot be shown.";
+  if (text === null) get("message").textContent = "The details of this span could not be loaded.";
   else fill(text);
   keep();
 }
 
 function fill(text) {
-  // All is done before it is in the page, so that the page is laid out once.
+  // Prepare everything before insertion, so that the page is laid out once.
   const panel = get("span"), { body } = new DOMParser().parseFromString(text, "text/html");
   localTimes(body);
   unlinkLost(body);
@@ -79,7 +79,7 @@ function fill(text) {
   markFound()?.scrollIntoView({ block: "nearest" });
 }
 
-// The id of a parent that is not here leads nowhere.
+// Remove the link of a parent that has not been received.
 function unlinkLost(root) {
   for (const link of root.querySelectorAll(".mono a")) if (!tree.row.has(link.textContent)) link.replaceWith(`${link.textContent}, not received`);
 }
@@ -101,13 +101,13 @@ function zoomTo(row) {
   zoom([start - margin, start + took + margin]);
 }
 
-// Search: names, services and addresses at once; attributes, events and messages as the server finds them.
+// Search names, services and URLs at once, then attributes, events and messages on the server.
 
 let hits = [], searching = 0;
 
 const searched = () => get("search").value.trim().toLowerCase();
 
-// Mark what is searched for in the span's details and in logs, closed ones too, and return the first mark in the details.
+// Mark matches in the span's details and in logs, even collapsed ones. Return the first mark in the details.
 function markFound() {
   const text = searched(), found = [], logs = new Set();
   const inDetails = (element) => !element.closest(".log, .acts, .only, dt, h3, #span-json");
@@ -140,7 +140,7 @@ function markFound() {
   return marks.find(Boolean);
 }
 
-// The next log that is marked, from the one that has the focus.
+// The next log with a match, after the focused one.
 function stepLog() {
   const rows = [...document.querySelectorAll("#logs .log.hit summary")];
   const next = rows[(rows.indexOf(document.activeElement) + 1) % rows.length];
@@ -240,7 +240,7 @@ list.addEventListener("click", (event) => {
   const row = Number(element.dataset.row);
   if (event.target.closest(".twist") && tree.hasChildren(row)) { tree.cursor = row; tree.toggle(row); } else choose(row);
 });
-// A link to a span of this trace, such as the parent's, needs no new page.
+// A link to a span of this trace, such as the parent, loads no new page.
 document.addEventListener("click", (event) => {
   const link = event.target.closest("#span a[href*='span=']"), to = link && new URL(link.href);
   const row = to && to.pathname === base ? tree.row.get(to.searchParams.get("span")) : undefined;
@@ -265,7 +265,7 @@ document.addEventListener("click", (event) => {
   button.setAttribute("aria-pressed", String(open));
 });
 
-// News of a trace that is not complete yet.
+// Live updates of an incomplete trace.
 
 let seen = "", outline = get("outline").textContent;
 async function look() {
@@ -289,7 +289,7 @@ async function look() {
           if (searched()) search();
         }
       }
-    } catch { /* asked again in two seconds */ }
+    } catch { /* retries in two seconds */ }
   }
   setTimeout(look, 2000);
 }

@@ -1,4 +1,4 @@
-// The rows of a waterfall: which of them are open, and the drawing of those on the screen, and of no others.
+// The rows of a waterfall: their expanded state, and rendering of only the visible ones.
 
 import { count, duration } from "./format.js";
 
@@ -10,7 +10,7 @@ const make = (tag, className, text) => {
 };
 
 export class Tree {
-  // `list` is the scrolling element; `changed` is called when the reader opened, closed or moved something.
+  // `list` is the scrolling element. Calls `changed` after the user expands, collapses or moves.
   constructor(list, changed) {
     this.list = list;
     this.changed = changed;
@@ -31,7 +31,7 @@ export class Tree {
     const closed = this.data ? this.data.key.filter((_, row) => this.closed[row]) : [];
     const cursor = this.data && this.data.key[this.cursor], chosen = this.data && this.data.key[this.chosen];
     const n = data.key.length, stack = [];
-    // Times are in nanoseconds. These two come as differences from the row before.
+    // Times are in nanoseconds. These two are differences from the previous row.
     for (const name of ["start", "row"]) { let at = 0; data[name] = data[name].map((by) => at += by); }
     this.data = data;
     this.errors = new Set(data.error);
@@ -57,7 +57,7 @@ export class Tree {
 
   hasChildren(row) { return this.end[row] > row + 1; }
 
-  // Find the rows that no closed row hides.
+  // Find the rows that no collapsed row hides.
   arrange() {
     this.open = [];
     this.place = new Map();
@@ -77,7 +77,7 @@ export class Tree {
     this.changed();
   }
 
-  // Close or open all rows with children that `wanted` picks.
+  // Collapse or expand all rows with children that `wanted` selects.
   toggleAll(wanted, close) {
     for (let row = 0; row < this.end.length; row++) if (this.hasChildren(row) && wanted(row)) this.closed[row] = close ? 1 : 0;
     while (!this.place.has(this.cursor) && this.parent[this.cursor] >= 0) this.cursor = this.parent[this.cursor];
@@ -103,7 +103,7 @@ export class Tree {
     this.moveTo(this.open[at]);
   }
 
-  // The next of `rows` (ascending) after the cursor, or before it; round and round.
+  // The next of `rows` (ascending) after or before the cursor, wrapping around.
   next(rows, by) {
     if (!rows.length) return;
     const after = by > 0 ? rows.find((row) => row > this.cursor) ?? rows[0] : rows.findLast((row) => row < this.cursor) ?? rows.at(-1);
@@ -180,13 +180,13 @@ export class Tree {
     return element;
   }
 
-  // From when to when the trace waits for the row itself: for the row, and for none of its children.
+  // When the trace waits for the row and for none of its children.
   critical(row) {
     const { data } = this, waited = (one) => data.partly[one] || (data.waited[one] ? [data.start[one], data.took[one]] : null);
     const whole = waited(row), below = [], found = [];
     if (!whole) return found;
     for (let child = row + 1; child < this.end[row]; child = this.end[child]) if (waited(child)) below.push(waited(child));
-    const near = (this.zoom[1] - this.zoom[0]) / 2000;  // too near to be told apart
+    const near = (this.zoom[1] - this.zoom[0]) / 2000;  // too close to distinguish
     let at = whole[0];
     for (const [start, took] of [...below.sort((a, b) => a[0] - b[0]), [whole[0] + whole[1], 0]]) {
       const last = found.at(-1);
