@@ -110,9 +110,9 @@ class Load:
 
     def _ask(self) -> None:
         try:
-            answer = requests.get(self._url, timeout=20)
-            self.trace_ids.append(answer.headers["traceresponse"].split("-")[1])
-            answer.raise_for_status()
+            response = requests.get(self._url, timeout=20)
+            self.trace_ids.append(response.headers["traceresponse"].split("-")[1])
+            response.raise_for_status()
         except (KeyError, requests.RequestException) as error:
             self.failures.append(error)
 

@@ -89,12 +89,12 @@ def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length)
-            answer = receiver.behave()
-            if answer is None:
+            response = receiver.behave()
+            if response is None:
                 receiver.closing.wait(60)
                 self.close_connection = True
                 return
-            status, headers = answer
+            status, headers = response
             if status == 200:
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
@@ -131,6 +131,6 @@ def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator
 def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
     """What `condition` answers once it is true; its last answer after `seconds`."""
     until = time.monotonic() + seconds
-    while not (answer := condition()) and time.monotonic() < until:
+    while not (response := condition()) and time.monotonic() < until:
         time.sleep(0.05)
-    return answer
+    return response

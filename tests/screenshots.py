@@ -34,15 +34,15 @@ def chromium() -> str | None:
 
 
 def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return json.load(response)
 
 
 def trace_of(path: str) -> str:
     """The id of the trace of a new request to the backend, once its spans are in the viewer."""
     try:
-        with urllib.request.urlopen(BACKEND + path, timeout=10) as answer:
-            header = answer.headers["traceresponse"]
+        with urllib.request.urlopen(BACKEND + path, timeout=10) as response:
+            header = response.headers["traceresponse"]
     except urllib.error.HTTPError as error:
         header = error.headers["traceresponse"]
     trace_id = str(header).split("-")[1]

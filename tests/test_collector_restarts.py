@@ -192,8 +192,8 @@ def timed(base: str) -> list[tuple[str, float]]:
     result = []
     for _ in range(300):
         began = time.perf_counter()
-        answer = requests.get(f"{base}/api/activities/home", timeout=30)
-        result.append((answer.headers["traceresponse"].split("-")[1], time.perf_counter() - began))
+        response = requests.get(f"{base}/api/activities/home", timeout=30)
+        result.append((response.headers["traceresponse"].split("-")[1], time.perf_counter() - began))
     return result
 
 

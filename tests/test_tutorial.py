@@ -68,8 +68,8 @@ def test_the_commands_of_a_tutorial_page_work(
 
 def test_the_spans_of_the_tutorial_reach_the_viewer_and_honeycomb(reader: Reader, account: Honeycomb) -> None:
     reader.type("make run", "0")
-    answer = requests.get(reader.here("http://127.0.0.1:4567/api/activities/home"), timeout=10)
-    trace_id = answer.headers["traceresponse"].split("-")[1]
+    response = requests.get(reader.here("http://127.0.0.1:4567/api/activities/home"), timeout=10)
+    trace_id = response.headers["traceresponse"].split("-")[1]
     url = reader.here(f"http://127.0.0.1:4318/api/traces/{trace_id}")
     assert eventually(lambda: requests.get(url, headers={"Accept": "text/plain"}, timeout=10).text.count("\n") >= 5)
     assert eventually(lambda: len([each for each in account.events if each.get("trace.trace_id") == trace_id]) >= 5)

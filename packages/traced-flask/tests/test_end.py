@@ -79,8 +79,8 @@ class Server:
         self.process, self.url = process, url
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
-            return str(answer.read().decode())
+        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+            return str(response.read().decode())
 
     def end(self, how: signal.Signals) -> str:
         """What it logged until its end."""

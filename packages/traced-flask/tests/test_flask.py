@@ -67,8 +67,8 @@ def test_uninstrumenting_keeps_a_middleware_around_the_application(recorder: Rec
     app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
     FlaskInstrumentor().uninstrument_app(app)
     app.add_url_rule("/address", "address", lambda: flask.request.remote_addr or "")
-    answer = app.test_client().get("/address", headers={"X-Forwarded-For": "192.0.2.7"})
-    assert (answer.text, recorder.spans()) == ("192.0.2.7", [])
+    response = app.test_client().get("/address", headers={"X-Forwarded-For": "192.0.2.7"})
+    assert (response.text, recorder.spans()) == ("192.0.2.7", [])
 
 
 def test_an_application_is_instrumented_once(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
@@ -192,9 +192,9 @@ def test_an_exception_before_flask_matches_the_request_is_on_a_span(recorder: Re
 
     app = recorder.app(request_hook=must_not_be_called, response_hook=must_not_be_called)
     app.session_interface = Broken()
-    answer = app.test_client().get("/hello/a")
+    response = app.test_client().get("/hello/a")
     span = recorder.only()
-    assert (answer.status_code, span.name, events(span)) == (500, "GET", [("exception", "LookupError")])
+    assert (response.status_code, span.name, events(span)) == (500, "GET", [("exception", "LookupError")])
     assert attributes(span)["http.response.status_code"] == 500
     assert trace.get_current_span() is INVALID_SPAN
 
@@ -248,9 +248,9 @@ def test_a_request_from_a_view_to_its_own_application_is_a_child(recorder: Recor
 
 def test_an_unsampled_span_gets_no_attributes_and_the_response_says_so() -> None:
     recorder = Recorder(sampler=ALWAYS_OFF)
-    answer = recorder.app().test_client().get("/hello/a")
+    response = recorder.app().test_client().get("/hello/a")
     assert recorder.spans() == []
-    assert answer.headers["traceresponse"].endswith(("-00", "-02"))
+    assert response.headers["traceresponse"].endswith(("-00", "-02"))
 
 
 # Applications within applications, and other middleware.
@@ -260,10 +260,10 @@ def test_an_application_that_is_mounted_within_a_traced_one_shares_its_span(reco
     outer, inner = flask.Flask("outer"), recorder.app()
     outer.wsgi_app = DispatcherMiddleware(outer.wsgi_app, {"/in": inner})  # type: ignore[method-assign]
     FlaskInstrumentor().instrument_app(outer, tracer_provider=recorder.provider)
-    answer = outer.test_client().get("/in/hello/a")
+    response = outer.test_client().get("/in/hello/a")
     span = recorder.only()
     assert (span.name, span.kind) == ("GET /in/hello/<name>", SpanKind.SERVER)
-    assert answer.headers.getlist("traceresponse") == [answer.headers["traceresponse"]]
+    assert response.headers.getlist("traceresponse") == [response.headers["traceresponse"]]
 
 
 def test_a_middleware_that_responds_instead_of_flask_gets_a_span_named_by_method(recorder: Recorder) -> None:
@@ -274,8 +274,8 @@ def test_a_middleware_that_responds_instead_of_flask_gets_a_span_named_by_method
     app = flask.Flask("shop")
     app.wsgi_app = answers  # type: ignore[method-assign]
     FlaskInstrumentor().instrument_app(app, tracer_provider=recorder.provider)
-    answer = app.test_client().get("/any")
-    assert (recorder.only().name, answer.text) == ("GET", "from a middleware")
+    response = app.test_client().get("/any")
+    assert (recorder.only().name, response.text) == ("GET", "from a middleware")
     assert attributes(recorder.only())["http.response.status_code"] == 200
 
 
@@ -307,8 +307,8 @@ def test_hooks_see_the_request_and_may_change_the_span_and_the_headers(recorder:
         headers.append(("X-Hook", flask.request.path))
 
     app = recorder.app(request_hook=on_request, response_hook=on_response)
-    answer = app.test_client().get("/hello/a", headers={"X-User": "ann"})
-    assert answer.headers["X-Hook"] == "/hello/a"
+    response = app.test_client().get("/hello/a", headers={"X-User": "ann"})
+    assert response.headers["X-Hook"] == "/hello/a"
     assert recorder.only().name == "hello for ann"
     assert attributes(recorder.only())["app.status"] == "200 OK"
 
@@ -470,9 +470,9 @@ def test_the_stock_instrumentor_comments_sql_on_request(
     app = recorder.app(**arguments)
     app.add_url_rule("/sql", "sql", lambda: {"tags": context.get_value("SQLCOMMENTER_ORM_TAGS_AND_VALUES")})
     token = context.attach(context.get_current())
-    answer = app.test_client().get("/sql")
+    response = app.test_client().get("/sql")
     context.detach(token)
-    found = (answer.json or {})["tags"]
+    found = (response.json or {})["tags"]
     assert (found and set(found)) == tags
     assert len(recorder.spans()) == 1
 
