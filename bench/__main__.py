@@ -1,4 +1,4 @@
-"""Measure, each figure beside a baseline in the same run, and write bench/RESULTS.md and the tables of docs/scaling.md.
+"""Run the benchmarks against baselines in the same run. Write bench/RESULTS.md and the tables of docs/scaling.md.
 
     python bench                  every part
     python bench cost viewer      these parts
@@ -37,7 +37,7 @@ Table = dict[str, Any]
 
 
 def circumstances() -> str:
-    """When, on what, and with which versions a part is measured."""
+    """Return the date, machine and versions of a measurement."""
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores, {platform.system()} "
@@ -46,7 +46,7 @@ def circumstances() -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown; the first column holds words, the others figures."""
+    """Return a Markdown table; the first column is text, the others are numbers."""
     head = [str(each) for each in table["columns"]]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([str(cell) for cell in row] for row in table["rows"])]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -54,7 +54,7 @@ def markdown(table: Table) -> str:
 
 
 def report(figures: dict[str, Any]) -> str:
-    """RESULTS.md, made of the figures alone."""
+    """Return RESULTS.md, generated only from the figures."""
     parts = ["# Results\n\nWritten by `make bench`; docs/costs.md explains the figures.\n"]
     for name, title in PARTS.items():
         if name in figures:
@@ -64,7 +64,7 @@ def report(figures: dict[str, Any]) -> str:
 
 
 def renew(page: str, tables: list[Table]) -> str:
-    """The page with these tables in place of those that have the same columns."""
+    """Return the page with its tables replaced by those with the same columns."""
     for table in tables:
         lines = markdown(table | {"note": ""}).partition("\n\n")[2]
         head = re.escape(lines.partition("\n")[0])

@@ -1,4 +1,4 @@
-"""What the parts share: tables, the application under gunicorn, and the receiver that it sends to."""
+"""Shared by all parts: tables, the application under gunicorn, and its receiver."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """The median and the quartiles of `values`."""
+    """Return the median and the quartiles of `values`."""
     if len(values) < 2:
         return form.format(values[0])
     low, middle, high = (form.format(each) for each in statistics.quantiles(values, n=4, method="inclusive"))
@@ -46,20 +46,20 @@ def free_port() -> int:
 
 
 def environment(endpoint: str, **settings: str) -> dict[str, str]:
-    """The environment of the application that sends to `endpoint`; no setting of the machine counts."""
+    """Return the application's environment, which sends to `endpoint` and ignores the machine's settings."""
     base = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     return {**base, "NO_PROXY": "*", "OTEL_SERVICE_NAME": "shop", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **settings}
 
 
 @dataclass
 class Server:
-    """A process that answers over HTTP."""
+    """A process that serves HTTP."""
 
     process: subprocess.Popen[bytes]
     port: int
 
     def get(self, path: str) -> bytes:
-        """The body of an answer; raises OSError for any status but 200."""
+        """Return the body of a response; raises OSError for a status other than 200."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
             return bytes(answer.read())
 
@@ -70,7 +70,7 @@ class Server:
 
 @contextlib.contextmanager
 def receiver(state: str = "healthy") -> Iterator[Server]:
-    """apps/receiver.py in a process of its own, so that it takes no time from what is measured."""
+    """apps/receiver.py in a separate process, so that it does not affect the measurement."""
     process = subprocess.Popen([sys.executable, APPS / "receiver.py", state], stdout=subprocess.PIPE)
     try:
         assert process.stdout  # noqa: S101

@@ -1,4 +1,4 @@
-"""What tracing costs: the same application untraced, with OpenTelemetry alone ("plain"), and with traced_flask.
+"""The cost of tracing: the same application untraced, with only OpenTelemetry ("plain"), and with traced_flask.
 
 Every figure is taken in turns with its baseline, and a ratio is that of a turn: whatever slows the machine down for a
 while changes both. The application is apps/shop.py.
@@ -20,7 +20,7 @@ from typing import Final
 from common import APPS, Server, Table, environment, gunicorn, progress, receiver, spread, table
 
 Subject = dict[str, str]
-"""The application with one way of tracing: its settings."""
+"""The settings of the application with one kind of tracing."""
 Figures = dict[str, list[float]]
 
 THREE: Final = {"untraced": {"TRACED": "no"}, "plain": {"TRACED": "plain"}, "traced_flask": {"TRACED": "ours"}}
@@ -38,20 +38,20 @@ STOCK_SAMPLING: Final = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTE
 
 
 def in_turn(names: Sequence[str], number: int) -> list[str]:
-    """The names, with another one first in each round."""
+    """Return the names, rotated in each round."""
     first = number % len(names)
     return [*names[first:], *names[:first]]
 
 
 def ratio(found: Figures, name: str, baseline: str) -> str:
-    """The ratio of two subjects, turn by turn: its median and quartiles."""
+    """Return the median and quartiles of the ratio of two subjects in each turn."""
     if name == baseline:
         return "1"
     return spread([mine / theirs for mine, theirs in zip(found[name], found[baseline], strict=True)], "{:.2f}")
 
 
 def rows_beside(what: str, found: Figures) -> list[list[str]]:
-    """A row for each subject, with its ratios to the untraced and the plain one."""
+    """Return a row for each subject, with its ratios to the untraced and plain ones."""
     return [
         [what, name, spread(found[name], "{:.0f}"), *(ratio(found, name, each) for each in ("untraced", "plain"))]
         for name in found
@@ -63,7 +63,7 @@ def rows_beside(what: str, found: Figures) -> list[list[str]]:
 
 @contextlib.contextmanager
 def answering(subject: Subject, endpoint: str) -> Iterator[Callable[[str, int], float]]:
-    """A process that answers requests without a server: the microseconds of CPU for one of so many of a path."""
+    """A process that handles requests without a server and measures CPU microseconds per request."""
     process = subprocess.Popen(
         [sys.executable, APPS / "in_process.py"],
         env=environment(endpoint, **subject),
@@ -88,7 +88,7 @@ def answering(subject: Subject, endpoint: str) -> Iterator[Callable[[str, int], 
 
 
 def in_process(subjects: Mapping[str, Subject], path: str, rounds: int, count: int, generations: int) -> Figures:
-    """What a request costs each subject, in rounds, in processes that are started again for each generation."""
+    """Measure the cost of a request for each subject, in rounds, with new processes for each generation."""
     found: Figures = {name: [] for name in subjects}
     for _ in range(generations):
         with receiver() as sink, contextlib.ExitStack() as stack:
@@ -103,7 +103,7 @@ def in_process(subjects: Mapping[str, Subject], path: str, rounds: int, count: i
 
 
 def cpu_tables(quick: bool) -> list[Table]:
-    """CPU of a request by handler, and layer by layer."""
+    """Measure CPU time per request by handler and by layer."""
     rounds, count, generations = (1, 20, 1) if quick else (16, 150, 3)
     rows = []
     for handler, path, subjects in (
@@ -150,7 +150,7 @@ def cpu_tables(quick: bool) -> list[Table]:
 
 
 def ask(connection: HTTPConnection, path: str) -> float:
-    """Ask, and return the milliseconds until the whole answer."""
+    """Send a request; return the milliseconds until the complete response."""
     start = time.perf_counter()
     connection.request("GET", path)
     connection.getresponse().read()
@@ -158,7 +158,7 @@ def ask(connection: HTTPConnection, path: str) -> float:
 
 
 def ask_at(server: Server, rate: float, seconds: float) -> None:
-    """Ask for the feed at a steady `rate` a second from four threads, whether or not answers come as fast."""
+    """Request the feed at a steady `rate` per second from four threads, even if responses are slower."""
     count, start = round(rate * seconds), time.monotonic()
 
     def some(first: int) -> None:
@@ -172,7 +172,7 @@ def ask_at(server: Server, rate: float, seconds: float) -> None:
 
 
 def at_rate(servers: Mapping[str, Server], rate: float, windows: int, seconds: float) -> Figures:
-    """Microseconds of CPU for a request to the feed at `rate` a second, all servers at the same time, by windows."""
+    """Measure CPU microseconds per request at `rate` per second, for all servers in parallel, by windows."""
     found: Figures = {name: [] for name in servers}
     for _ in range(windows):
         before = {name: server.numbers("/used")["cpu"] for name, server in servers.items()}
@@ -184,7 +184,7 @@ def at_rate(servers: Mapping[str, Server], rate: float, windows: int, seconds: f
 
 
 def latencies(server: Server, seconds: float) -> list[float]:
-    """Milliseconds that each answer of the handler of 20 ms took, asked one after another by two clients."""
+    """Measure the latency in milliseconds of the 20 ms handler, with two clients that send one request at a time."""
     until = time.monotonic() + seconds
 
     def client(_: int) -> list[float]:
@@ -198,7 +198,7 @@ def latencies(server: Server, seconds: float) -> list[float]:
 
 
 def server_tables(quick: bool) -> list[Table]:
-    """CPU at steady rates, latency and memory, under gunicorn."""
+    """Measure CPU time at steady rates, latency and memory under gunicorn."""
     windows, seconds, rounds, turn = (1, 0.5, 1, 0.5) if quick else (6, 10.0, 12, 4.0)
     rows = []
     p50: Figures = {name: [] for name in THREE}
@@ -250,5 +250,5 @@ def server_tables(quick: bool) -> list[Table]:
 
 
 def measure(quick: bool) -> list[Table]:
-    """The tables of this part."""
+    """Return the tables of this part."""
     return cpu_tables(quick) + server_tables(quick)

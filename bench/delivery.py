@@ -1,4 +1,4 @@
-"""What arrives of 400 requests' spans, and how long the server takes to stop, with collectors in every state.
+"""How many of 400 requests' spans arrive, and how long the server takes to stop, with collectors in every state.
 
 The baseline is the same application with OpenTelemetry's own exporter and instrumentation, under the same gunicorn.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from common import Server, Table, environment, free_port, gunicorn, receiver, table
 
 RECYCLED = ("--max-requests", "20")
-SITUATIONS: dict[str, tuple[str, tuple[str, ...], signal.Signals]] = {  # the collector, gunicorn's flags, how it ends
+SITUATIONS: dict[str, tuple[str, tuple[str, ...], signal.Signals]] = {  # collector, gunicorn's flags, signal
     "collector healthy, SIGTERM": ("healthy", (), signal.SIGTERM),
     "collector healthy, a worker recycled after 20 requests": ("healthy", RECYCLED, signal.SIGTERM),
     "collector refuses connections, SIGTERM": ("refuses", (), signal.SIGTERM),
@@ -38,7 +38,7 @@ def answers(server: Server) -> bool:
 
 
 def situation(traced: str, state: str, flags: tuple[str, ...], end: signal.Signals, requests: int) -> list[str]:
-    """Spans that arrived, were reported lost, and were lost in silence; seconds of the requests and of the end."""
+    """Return spans that arrived, were reported lost, and were lost silently; seconds of requests and shutdown."""
     with receiver(state) as collector, tempfile.TemporaryDirectory() as folder:
         port = free_port() if state == "refuses" else collector.port
         environ = environment(f"http://127.0.0.1:{port}", TRACED=traced, REQUESTS="no")
@@ -58,12 +58,12 @@ def situation(traced: str, state: str, flags: tuple[str, ...], end: signal.Signa
         counts = re.findall(r"([\d,]+) spans? (?:were |was )?(?:lost|sent without an answer)", log.read_text("utf-8"))
         arrived = int(collector.numbers("/taken")["spans"])
     reported = sum(int(count.replace(",", "")) for count in counts)
-    silent = max(0, answered + 1 - arrived - reported)  # the request that waits for the start is one more
+    silent = max(0, answered + 1 - arrived - reported)  # plus the request that waits for startup
     return [f"{arrived} / {reported} / {silent}", f"{took:.1f}", f"{stopped:.1f}"]
 
 
 def measure(quick: bool) -> list[Table]:
-    """The table of this part."""
+    """Return the table of this part."""
     rows = [
         [name, *situation("plain", *how, 40 if quick else 400), *situation("ours", *how, 40 if quick else 400)]
         for name, how in list(SITUATIONS.items())[: 1 if quick else None]

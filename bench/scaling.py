@@ -1,4 +1,4 @@
-"""What tracing costs at scale: a service at each sampling setting, the Collector, and many instances in front of one.
+"""The cost of tracing at scale: a service at each sampling setting, the Collector, and many instances of one.
 
 docs/scaling.md explains the tables. OTELCOL=<path of otelcol-contrib> measures the Collector, as does one in the path.
 """
@@ -27,7 +27,7 @@ from spans import exports
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CONFIG: Final = ROOT / "{{cookiecutter.__folder}}/deploy/collector/config.yaml"
-SETTINGS: Final[dict[str, tuple[float, dict[str, str]]]] = {  # the share of traces that is kept, and what says so
+SETTINGS: Final[dict[str, tuple[float, dict[str, str]]]] = {  # share of traces kept, and its settings
     "untraced": (0, {"OTEL_SDK_DISABLED": "true"}),
     "every trace": (1, {"SAMPLE_RATE": "1"}),
     "one in 10": (0.1, {"SAMPLE_RATE": "10"}),
@@ -39,9 +39,9 @@ HOURS_FOR_A_MILLION: Final = 1 / 3600  # from microseconds for one
 REQUESTS_A_SECOND: Final = 20  # of one instance
 SPANS_A_REQUEST: Final = 3
 INTERVAL: Final = 0.5  # seconds between two batches of an instance
-QUEUE: Final = 2048  # spans that an instance holds at most
-CORES: Final = 2  # that the Collector has
-RESTART: Final = (60.0, 75.0)  # seconds between which the Collector is away
+QUEUE: Final = 2048  # maximum spans in an instance's queue
+CORES: Final = 2  # of the Collector
+RESTART: Final = (60.0, 75.0)  # the Collector is down between these seconds
 SECONDS: Final = 300.0
 
 
@@ -94,7 +94,7 @@ def measure_collector(program: str, count: int = 400_000) -> dict[str, float]:
             with ThreadPoolExecutor(4) as pool:
                 memory = max(pool.map(send, many))
             seconds = time.monotonic() - started
-            time.sleep(15)  # until everything is decided and sent
+            time.sleep(15)  # until all decisions are made and sent
             after = process.cpu_times()
             cpu = after.user + after.system - before.user - before.system
             return {"cpu": cpu / count * 1e6, "accepted": count / seconds, "memory": memory}

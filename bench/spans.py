@@ -1,4 +1,4 @@
-"""Spans to send: requests of many spans each, as a service's exporter sends them."""
+"""Export requests with many spans each, like those of a service's exporter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What otlp-viewer takes: spans a second, memory, queries, pages, beside another viewer where a binary is given.
+"""otlp-viewer's speed and memory: ingestion, queries, pages; compared with another viewer if its binary is given.
 
 OTEL_DESKTOP_VIEWER=<path of otel-desktop-viewer> measures that one with the same requests, in turn.
 """
@@ -36,7 +36,7 @@ def beside(title: str, cells: Cells, note: str) -> Table:
     return table(title, ["", *names], rows, note)
 
 
-# Taking spans in.
+# Ingestion.
 
 
 def take_in(
@@ -94,11 +94,11 @@ def taking_in(count: int, turns: int) -> Table:
     )
 
 
-# Answers.
+# Queries.
 
 
 def questions() -> list[Any]:
-    """Twenty kinds of query."""
+    """Return twenty kinds of queries."""
     duration = {"column": "duration_ms"}
     calculated = (
         [{"op": "COUNT"}],
@@ -119,7 +119,7 @@ def questions() -> list[Any]:
 
 
 def timed(act: Callable[..., object], *arguments: object, rounds: int) -> list[float]:
-    """The milliseconds of each of so many calls."""
+    """Return the milliseconds of each call."""
     found = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -135,7 +135,7 @@ def median_and_p95(values: Sequence[float]) -> str:
 
 
 def answers(viewer: Viewer, large: int, rounds: int) -> dict[str, str]:
-    """How long the viewer's answers take, by row."""
+    """Measure the viewer's response times, by row."""
     found: dict[str, list[float]] = {}
     if isinstance(viewer, OtlpViewer):
         box = f"{time.time() - 600:.0f},{time.time():.0f},60,1000000,duration_ms"
@@ -233,7 +233,7 @@ def details(browser: Any, url: str, rows: int, rest: float = 0) -> list[float]:
 
 
 def in_browser(browser: Any, viewer: Viewer, large: int, rounds: int) -> dict[str, str]:
-    """What a person waits for, by row."""
+    """Measure what a user waits for, by row."""
     trace = f"{viewer.pages}/traces/{trace_id(LARGE, 0).hex()}"
     last = viewer.last.format(number=large - 1, id=span_id(LARGE, large - 1).hex())
     pages = {f"trace of {large:,} spans, usable": (trace, viewer.drawn, viewer.to_the_end, last)}
@@ -252,7 +252,7 @@ def in_browser(browser: Any, viewer: Viewer, large: int, rounds: int) -> dict[st
 
 
 def measure(quick: bool) -> list[Table]:
-    """The tables of this part."""
+    """Return the tables of this part."""
     count, large, turns, rounds = (10_000, 1_000, 1, 2) if quick else (100_000, 10_000, 7, 20)
     tables = [taking_in(count, turns)]
     answered: Cells = {}

@@ -1,4 +1,4 @@
-"""The viewers that are measured: otlp-viewer, and otel-desktop-viewer where OTEL_DESKTOP_VIEWER has its path."""
+"""The measured viewers: otlp-viewer and, if OTEL_DESKTOP_VIEWER has its path, otel-desktop-viewer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from common import free_port
 
 
 class Viewer:
-    """A viewer that runs: `port` takes OTLP, `pages` is its address in a browser."""
+    """A running viewer: `port` accepts OTLP, `pages` is its URL."""
 
     name: str
     drawn: str
@@ -38,7 +38,7 @@ class Viewer:
         raise NotImplementedError
 
     def kept(self) -> int:
-        """How many spans can be asked for."""
+        """Return the number of spans that can be queried."""
         raise NotImplementedError
 
     def trace(self, trace_id: str) -> bytes:
@@ -80,7 +80,7 @@ class Viewer:
             connection, took = HTTPConnection("127.0.0.1", self.port, timeout=60), []
             for body in mine:
                 started, status = time.perf_counter(), 0
-                while status != 200:  # 503: it is busy, and the request is to be sent again
+                while status != 200:  # 503: it is busy, so retry
                     connection.request("POST", "/v1/traces", body, {"Content-Type": "application/x-protobuf"})
                     with connection.getresponse() as answer:
                         status = answer.status

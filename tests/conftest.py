@@ -1,4 +1,4 @@
-"""What the tests of the template share: a clean copy of it, and a way to render it."""
+"""Fixtures for the template's tests: a clean copy, and functions that render it."""
 
 import ast
 import contextlib
@@ -28,7 +28,7 @@ LEFTOVERS = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".v
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This machine's environment without what decides where telemetry goes or which port is used."""
+    """Return this machine's environment without settings for telemetry and ports."""
     ours = ["OTEL_", "HONEYCOMB_", "VIEWER_", "PROFILES_", "FLASK_", "MAKE", "MFLAGS"]
     ours += ["SAMPLE_RATE", "TRUST_TRACEPARENT", "CORS_ORIGINS", "WEB_CONCURRENCY", "INSTALLED_IN"]
     others = {name: value for name, value in os.environ.items() if not name.startswith(tuple(ours)) and name != "PORT"}
@@ -36,7 +36,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def make(project: Path, *arguments: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run make in a project to its end; a failure shows what it printed."""
+    """Run make in a project. A failure shows its output."""
     done = subprocess.run(["make", *arguments], cwd=project, env=environment(**env), capture_output=True, text=True)
     if check and done.returncode:
         pytest.fail(
@@ -59,7 +59,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template without what running it leaves behind, in a path with blanks."""
+    """A copy of the template without generated files, in a path with spaces."""
     copy = tmp_path_factory.mktemp("a template")
     shutil.copy(ROOT / "cookiecutter.json", copy)
     for folder in ("hooks", PROJECT):
@@ -69,7 +69,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def config_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Keep cookiecutter out of the home folder of whoever runs the tests."""
+    """Keep cookiecutter out of the user's home folder."""
     home = tmp_path_factory.mktemp("home")
     config = home / "config.yaml"
     config.write_text(json.dumps({"cookiecutters_dir": str(home), "replay_dir": str(home)}))
@@ -78,7 +78,7 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def render_into(template: Path, config_file: str) -> Callable[..., Path]:
-    """Render with the given prompts, the others left at their defaults."""
+    """Render with these answers, and defaults for the others."""
 
     def render_into(folder: Path, **prompts: str) -> Path:
         return Path(
@@ -96,19 +96,19 @@ def render_into(template: Path, config_file: str) -> Callable[..., Path]:
 
 @pytest.fixture
 def render(render_into: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """Render into a path with blanks that belongs to this test."""
+    """Render into a path with spaces for this test only."""
     return lambda **prompts: render_into(tmp_path / "new projects", **prompts)
 
 
 @pytest.fixture(scope="session")
 def default_project(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What somebody gets who only presses Enter. Tests leave it as it is."""
+    """A project with all defaults. Tests do not change it."""
     return render_into(tmp_path_factory.mktemp("default"))
 
 
 @pytest.fixture(scope="session")
 def installed_project(render_into: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that can be run. Tests that change it put it back."""
+    """A runnable project. Tests that change it restore it."""
     project = render_into(tmp_path_factory.mktemp("an installed project"))
     # With the uv that is installed beside this Python. Other tests install with pip.
     make(project, "install", PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -117,7 +117,7 @@ def installed_project(render_into: Callable[..., Path], tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def invalid_files() -> Callable[[Path], list[str]]:
-    """Name the files in a folder that are not valid in their own language."""
+    """Return the files in a folder that are invalid in their language."""
     return lambda folder: [
         f"{path.relative_to(folder)}: {wrong}"
         for path in sorted(folder.rglob("*"))

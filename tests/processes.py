@@ -1,4 +1,4 @@
-"""Starting the programs of a project, and talking to them as a person or a load would."""
+"""Starts the programs of a project, and uses them like a user or under load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from receiver import eventually
 
 
 def family(pid: int) -> set[int]:
-    """A process and every one below it."""
+    """Return a process and all its descendants."""
     try:
         return {pid, *(each.pid for each in psutil.Process(pid).children(recursive=True))}
     except psutil.NoSuchProcess:
@@ -27,14 +27,14 @@ def family(pid: int) -> set[int]:
 
 
 def alive(pids: set[int]) -> set[int]:
-    """Those that still run; one that has ended and that nobody has asked about does not."""
+    """Return those that are still running, without zombies."""
     return {
         each.pid for each in psutil.process_iter(["status"]) if each.pid in pids and each.info["status"] != "zombie"
     }
 
 
 class Running:
-    """A program in a process group of its own, whose output goes to a file."""
+    """A program in its own process group, whose output goes to a file."""
 
     def __init__(self, command: list[str], folder: Path, log: Path, **env: str) -> None:
         self.log = log
@@ -52,19 +52,19 @@ class Running:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def interrupt(self, wait: float = 15) -> None:
-        """What Ctrl-C does: an interrupt for everything in the terminal's foreground."""
+        """Interrupt all processes in the terminal's foreground, like Ctrl-C."""
         os.killpg(self.process.pid, signal.SIGINT)
         self.process.wait(wait)
 
     def stop(self, sign: int = signal.SIGTERM, wait: float = 20) -> float:
-        """Send a signal to the program. Return how many seconds it took to end."""
+        """Send a signal to the program. Return the seconds until it exits."""
         start = time.monotonic()
         self.process.send_signal(sign)
         self.process.wait(wait)
         return time.monotonic() - start
 
     def kill(self) -> None:
-        """End it and whatever it started, in sessions of their own too."""
+        """Stop the program and everything that it started, even in other sessions."""
         if self.process.poll() is None:
             for pid in family(self.process.pid):
                 with suppress(ProcessLookupError):
@@ -90,7 +90,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def gunicorn(project: Path, log: Path, *flags: str, **env: str) -> Iterator[tuple[Running, str]]:
-    """The backend as `make prod` runs it, with more flags; and its address."""
+    """Run the backend as `make prod` does, with more flags. Return its address too."""
     (port,) = free_ports(1)
     command = [str(project / ".venv/bin/gunicorn"), *flags, "backend.app:create_app()"]
     with running(command, project, log, PORT=str(port), **env) as server:
@@ -100,7 +100,7 @@ def gunicorn(project: Path, log: Path, *flags: str, **env: str) -> Iterator[tupl
 
 
 class Load:
-    """`count` requests to the home feed from four clients; knows the trace of each answer."""
+    """`count` requests to the home feed from four clients. Records the trace of each response."""
 
     def __init__(self, base: str, count: int) -> None:
         self.trace_ids: list[str] = []
@@ -117,7 +117,7 @@ class Load:
             self.failures.append(error)
 
     def run(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Send the requests; `meanwhile` is called once a tenth of the answers are there."""
+        """Send the requests. Call `meanwhile` after a tenth of the responses."""
         with ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(self._ask) for _ in range(self._count)]
             asked[self._count // 10].result()

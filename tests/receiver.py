@@ -1,4 +1,4 @@
-"""An OTLP/HTTP receiver for tests: keeps what arrives, and misbehaves on request."""
+"""An OTLP/HTTP receiver for tests: stores what arrives, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MESSAGES: dict[str, Any] = {
 
 @dataclass
 class Receiver:
-    """`behave` answers (status, headers) for each request, or None to hang; it may sleep."""
+    """`behave` returns (status, headers) for each request, or None to hang; it may sleep."""
 
     behave: Callable[[], tuple[int, dict[str, str]] | None] = lambda: (200, {})
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Receiver:
                 yield MESSAGES[path].FromString(body)
 
     def spans(self) -> list[dict[str, Any]]:
-        """Every span as a flat dict: name, service, ids in hex, attributes."""
+        """Return all spans as flat dicts: name, service, hex IDs, attributes."""
         return [
             {
                 "name": span.name,
@@ -71,7 +71,7 @@ def attributes(pairs: Any) -> dict[str, Any]:
 
 @contextmanager
 def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator[Receiver]:
-    """A receiver on `host`, at `port` or a free one. At the end its connections end too, as if it were killed."""
+    """Run a receiver on `host`, at `port` or a free one. At the end, close its connections, as if it were killed."""
     receiver = Receiver(**kwargs)
     connections: set[socket.socket] = set()
 
@@ -129,7 +129,7 @@ def receiving(port: int = 0, host: str = "127.0.0.1", **kwargs: Any) -> Iterator
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """What `condition` answers once it is true; its last answer after `seconds`."""
+    """Return the result of `condition` as soon as it is true, or its last result after `seconds`."""
     until = time.monotonic() + seconds
     while not (response := condition()) and time.monotonic() < until:
         time.sleep(0.05)

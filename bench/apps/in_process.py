@@ -1,4 +1,4 @@
-"""Answers requests without a server, in a process of its own, and prints what they cost in CPU.
+"""Handles requests without a server, in a separate process, and prints their CPU time.
 
     python in_process.py      reads {"path": ..., "count": ...} as lines of JSON, answers each with one
 
@@ -17,14 +17,14 @@ from opentelemetry import trace
 from shop import create_app
 from werkzeug.test import create_environ
 
-WARM_UP = 20  # requests that do not count
-BATCH = 400  # requests; then what they left is sent, so that no queue runs over
-PAUSE, IDLE = 0.01, 0.0003  # seconds, and how much CPU time a process that does nothing takes in a pause
+WARM_UP = 20  # requests that are not measured
+BATCH = 400  # requests before a flush, so that no queue overflows
+PAUSE, IDLE = 0.01, 0.0003  # seconds; the pause and the CPU time of an idle process in a pause
 CLIENT = {"User-Agent": "curl/8.5.0", "Accept": "*/*"}
 
 
 def ask(app: Callable[..., object], path: str, count: int) -> None:
-    """Ask `count` times, and read and close each response as a server does."""
+    """Send `count` requests, and read and close each response as a server does."""
     given = create_environ(path, "http://127.0.0.1:4567", headers=CLIENT)
     given |= {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "50000", "SERVER_SOFTWARE": "gunicorn"}
     statuses: list[str] = []
@@ -41,7 +41,7 @@ def ask(app: Callable[..., object], path: str, count: int) -> None:
 
 
 def settle() -> None:
-    """Send what there is, and wait until the process does nothing for two pauses."""
+    """Flush telemetry and wait until the process is idle for two pauses."""
     if flush := getattr(trace.get_tracer_provider(), "force_flush", None):
         flush()
     idle, before = 0, time.process_time()

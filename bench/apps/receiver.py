@@ -1,4 +1,4 @@
-"""What the application speaks to, on a free port that it prints: an OTLP receiver (POST) and the profiles (GET).
+"""The application's backends on a free port, which it prints: an OTLP receiver (POST) and the profiles (GET).
 
     python receiver.py [healthy | hangs | redirects | recovers]     recovers: 503 for four seconds, then healthy
 
@@ -23,7 +23,7 @@ lock = threading.Lock()
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet for an answer
+    wbufsize = -1  # one packet per response
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

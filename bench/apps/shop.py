@@ -1,4 +1,4 @@
-"""The application that is measured: TRACED=no, plain (OpenTelemetry alone) or ours (traced_flask in its place).
+"""The measured application: TRACED=no, plain (only OpenTelemetry) or ours (with traced_flask).
 
 PROFILES=http makes the feed ask a second service for the profiles: the receiver. UP_TO=instrumentation sets no tracer
 provider, UP_TO=spans no exporter. REQUESTS=no leaves out what traces outgoing requests. METRICS=yes measures.
@@ -22,7 +22,7 @@ session = requests.Session()
 
 
 def trace_app(app: Flask) -> None:
-    """The set-up of OpenTelemetry's guide; with `ours` only the imports, the sampler and a hook are others."""
+    """Set up OpenTelemetry as in its guide. With `ours`, only the imports, the sampler and a hook differ."""
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -56,7 +56,7 @@ def trace_app(app: Flask) -> None:
 
 
 def profiles(handles: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """What is known of people: asked of the other service, or looked up here, in a span of its own."""
+    """Return profiles from the other service, or look them up here, in a separate span."""
     if PROFILES == "http":
         url = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]
         answer = session.get(f"{url}/profiles", params={"handle": handles}, timeout=5)
@@ -74,7 +74,7 @@ def create_app() -> Flask:
 
     @app.get("/used")
     def used() -> dict[str, float]:
-        """What this process has used until now: seconds of CPU and bytes of memory."""
+        """Return the CPU seconds and memory bytes that this process has used."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return {"cpu": time.process_time(), "memory": pages * os.sysconf("SC_PAGE_SIZE")}
 

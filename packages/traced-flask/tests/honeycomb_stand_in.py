@@ -1,4 +1,4 @@
-"""A strict stand-in for Honeycomb's API: it refuses what the documentation says is refused.
+"""A strict stand-in for Honeycomb's API: it rejects what the documentation says is rejected.
 
 Made from the documentation and from the receiver that Honeycomb publishes; each rule names its page. Where the pages
 leave a choice, it takes the stricter one. The API: https://docs.honeycomb.io/api/
@@ -64,7 +64,7 @@ class Key:
 
 
 class Refused(Exception):
-    """An answer other than success: a status, what is wrong, and for 422 in which field."""
+    """An error response: status, reason and, for 422, the field."""
 
     def __init__(self, status: int, error: str, name: str = "") -> None:
         super().__init__(error)
@@ -109,7 +109,7 @@ class Honeycomb:
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
 
     def counted(self) -> int:
-        """How many events Honeycomb makes of those it got: each stands for `SampleRate`."""
+        """Return the weighted number of events: each counts as `SampleRate`."""
         return sum(event["SampleRate"] for event in self.events)
 
     def new_id(self) -> str:

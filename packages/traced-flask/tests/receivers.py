@@ -1,4 +1,4 @@
-"""Receivers of telemetry on this machine, for tests: they keep what they are sent and answer well or badly."""
+"""Receivers of telemetry on this machine, for tests. They store requests and respond correctly or incorrectly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Received:
 
 
 class Receiver:
-    """An HTTP server on a free port, as a context manager. What `answer` does with a request is its answer."""
+    """An HTTP server on a free port, as a context manager. `answer` handles each request."""
 
     def __init__(self, answer: Answer | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer or answering(200)
@@ -98,19 +98,19 @@ def answering(status: int, body: bytes = b"", headers: dict[str, str] | None = N
 
 
 def then(*answers: Answer) -> Answer:
-    """One answer after the other; the last for good."""
+    """Use one handler after another, and keep the last."""
     left = list(answers)
     return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
 
 
 def at_most(size: int) -> Answer:
-    """413 for a request of more than `size` bytes."""
+    """Respond 413 to a request of more than `size` bytes."""
     small, large = answering(200), answering(413)
     return lambda handler: (large if int(handler.headers["content-length"]) > size else small)(handler)
 
 
 def raw(data: bytes, drip: bytes = b"", every: float = 0.05) -> Answer:
-    """`data` as it is, then `drip` again and again until the test is over, or the end of the connection."""
+    """Send `data`, then `drip` repeatedly until the test or the connection ends."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
@@ -128,7 +128,7 @@ def hang(handler: BaseHTTPRequestHandler) -> None:
 
 
 def tunnel(port: int) -> Answer:
-    """What a proxy does with CONNECT; wherever it is asked to go, it goes to `port` of this machine."""
+    """Handle CONNECT like a proxy, but always connect to `port` of this machine."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
@@ -155,7 +155,7 @@ def pump(one: socket.socket, other: socket.socket) -> None:
 
 
 def socks5(client: socket.socket, port: int) -> bytes:
-    """What a SOCKS5 proxy does (RFC 1928), going to `port` of this machine. Returns the name that it was asked for."""
+    """Act as a SOCKS5 proxy (RFC 1928) that connects to `port` of this machine. Returns the requested name."""
     client.recv(2 + client.recv(2)[1] - 2)
     client.sendall(b"\x05\x00")
     client.recv(4)
@@ -167,7 +167,7 @@ def socks5(client: socket.socket, port: int) -> bytes:
 
 
 def needs(module: str) -> Any:
-    """The module, or a skipped test where it is not installed; in CI everything is."""
+    """Return the module, or skip the test if it is not installed. In CI, all are."""
     return importlib.import_module(module) if os.environ.get("CI") else pytest.importorskip(module)
 
 

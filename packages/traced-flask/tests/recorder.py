@@ -1,4 +1,4 @@
-"""A tracer provider that keeps what it traces, and what tests ask it."""
+"""A tracer provider that records spans, with helpers for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from traced_flask.flask import FlaskInstrumentor
 
 
 class Recorder:
-    """Records the spans of applications; `options` are the provider's, such as a sampler."""
+    """Records the spans of applications. `options` are for the provider, such as a sampler."""
 
     def __init__(self, **options: Any) -> None:
         self._exporter = InMemorySpanExporter()
@@ -35,16 +35,16 @@ class Recorder:
         return list(self._exporter.get_finished_spans())
 
     def names(self) -> list[str]:
-        """Their names."""
+        """Return the names of the spans."""
         return [span.name for span in self.spans()]
 
     def only(self) -> ReadableSpan:
-        """The one span that has ended."""
+        """Return the only span that has ended."""
         (span,) = self.spans()
         return span
 
     def wait_for(self, count: int, seconds: float = 10) -> list[ReadableSpan]:
-        """The spans, once there are `count` of them; servers end some after the client has everything."""
+        """Wait for `count` spans; servers end some after the client has the response."""
         until = time.monotonic() + seconds
         while len(self.spans()) < count and time.monotonic() < until:
             time.sleep(0.01)
