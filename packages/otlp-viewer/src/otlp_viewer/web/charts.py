@@ -119,12 +119,12 @@ def step_of_lines(answer: Answer, axis: Axis) -> float:
     """Return the seconds that a value of a line covers: one column, or more if few values have neighbors."""
     keys = {group.key for group in answer.groups[:MAX_LINES]}
     points = [(point.key, point.time) for point in answer.series if point.key in keys]
-    longest = axis.columns * axis.step / MIN_COLUMNS
+    max_step = axis.columns * axis.step / MIN_COLUMNS
     step = axis.step
-    for step in [axis.step, *(one for one in STEPS if axis.step < one <= longest)]:
-        found = {(key, math.floor(time / step + 1e-6)) for key, time in points}
-        alone = sum((key, at - 1) not in found and (key, at + 1) not in found for key, at in found)
-        if alone <= MAX_ISOLATED * len(found):
+    for step in [axis.step, *(one for one in STEPS if axis.step < one <= max_step)]:
+        occupied = {(key, math.floor(time / step + 1e-6)) for key, time in points}
+        alone = sum((key, at - 1) not in occupied and (key, at + 1) not in occupied for key, at in occupied)
+        if alone <= MAX_ISOLATED * len(occupied):
             break
     return step
 

@@ -164,7 +164,7 @@ def critical(rows: Sequence[Row], numbers: Iterable[int]) -> dict[int, list[tupl
     return result
 
 
-def about(span: SpanOutline) -> str:
+def detail(span: SpanOutline) -> str:
     """Return the detail to show next to the name of a span: its URL or path."""
     return span.url or ("" if span.route else span.path) or ""
 
@@ -192,7 +192,7 @@ def outline(
         span = row.span
         name.append(names.setdefault(span.name, len(names)))
         service.append(services.setdefault(span.service, len(services)))
-        text.append(texts.setdefault(about(span)[:200], len(texts)))
+        text.append(texts.setdefault(detail(span)[:200], len(texts)))
         start.append(row.start_ns - before)
         took.append(row.end_ns - row.start_ns)
         stored.append(span.row - before_row)

@@ -49,8 +49,8 @@ def add(blueprint: Blueprint, site: Site) -> None:
         except Invalid:
             original = {}
         signal = "logs" if request.args.get("signal") == "logs" else "spans"
-        asked = forms.to_query(request.args, original, site.store.columns(signal=signal), tuple(RANGES))
-        return redirect(query_url(asked, **({"signal": signal} if signal == "logs" else {})))
+        query = forms.to_query(request.args, original, site.store.columns(signal=signal), tuple(RANGES))
+        return redirect(query_url(query, **({"signal": signal} if signal == "logs" else {})))
 
     @blueprint.get("/query/slowest")
     def slowest() -> Response:
@@ -156,8 +156,8 @@ def _results(site: Site, query: Query, specification: Json) -> Json:
     lines = [
         line for calculation in query.values if (line := charts.lines(series, calculation, lines_axis)) is not None
     ]
-    about = common.only_filters(specification)
-    rows = [_row(site, answer, group, number, about) for number, group in enumerate(answer.groups)]
+    filters = common.only_filters(specification)
+    rows = [_row(site, answer, group, number, filters) for number, group in enumerate(answer.groups)]
     names = [calculation.name for calculation in query.values]
     largest = [
         max(
@@ -189,8 +189,8 @@ def _results(site: Site, query: Query, specification: Json) -> Json:
             common.equality_filters(zip(query.breakdowns, group.key, strict=True))
             for group in answer.groups[: charts.MAX_LINES]
         ],
-        "about": about,
-        "behind": common.logs_url(about) if query.signal == "logs" else traces_url(about, sort="duration"),
+        "about": filters,
+        "behind": common.logs_url(filters) if query.signal == "logs" else traces_url(filters, sort="duration"),
     }
 
 
@@ -211,7 +211,7 @@ def _headings(query: Query, specification: Json) -> list[Json]:
     return result
 
 
-def _row(site: Site, answer: Answer, group: Group, number: int, about: Json) -> Json:
+def _row(site: Site, answer: Answer, group: Group, number: int, filters: Json) -> Json:
     by = answer.query.breakdowns
     pairs = list(zip(by, group.key, strict=True))
     also = common.equality_filters(pairs)
@@ -226,33 +226,33 @@ def _row(site: Site, answer: Answer, group: Group, number: int, about: Json) -> 
         if number < charts.MAX_LINES
         else None,
         "service": isinstance(service, str),
-        "narrow": None if common.matches_any(about) or not pairs else common.narrowed(about, also),
+        "narrow": None if common.matches_any(filters) or not pairs else common.narrowed(filters, also),
         "events": url_for("pages.trace", trace_id=trace_id)
         if trace_id
-        else common.logs_url(about, also)
+        else common.logs_url(filters, also)
         if answer.query.signal == "logs"
-        else traces_url(about, also, sort="duration"),
+        else traces_url(filters, also, sort="duration"),
     }
 
 
 def _comparison(comparison: Comparison, specification: Json, box: Box) -> Json:
     """Return how a box differs from the rest, with links to its traces."""
-    about = common.only_filters(specification)
+    filters = common.only_filters(specification)
     text = common.box_text(box)
     fields = []
     for field, *others in _group_equivalent(comparison.fields):
         values = []
         for share in field.values:
             also = _share_filters(field.name, share)
-            narrow = None if common.matches_any(about) else common.narrowed(specification, also)
-            traces = traces_url(about, also, sort="duration", **({"box": text} if share.inside else {}))
+            narrow = None if common.matches_any(filters) else common.narrowed(specification, also)
+            traces = traces_url(filters, also, sort="duration", **({"box": text} if share.inside else {}))
             values.append({"share": share, "narrow": narrow, "traces": traces})
         fields.append({"name": field.name, "also": [other.name for other in others], "values": values})
     return {
         "inside": comparison.inside,
         "outside": comparison.outside,
         "fields": fields,
-        "traces": traces_url(about, box=text, sort="duration"),
+        "traces": traces_url(filters, box=text, sort="duration"),
     }
 
 

@@ -131,7 +131,7 @@ def _page(site: Site, trace_id: str) -> str:
         live=not summary.complete or fresh,
         honeycomb=_honeycomb(site, summary.services, trace_id),
         linked_from=[reference for reference, _ in _links_to(site, trace_id)][:MAX_LINKS],
-        about=waterfall.about,
+        detail=waterfall.detail,
         chosen_key=key,
         clocks=request.args.get("clocks", ""),
         **(_details(site, chosen, key) if chosen else {"span": None}),
