@@ -157,12 +157,12 @@ def ask(store: Store, specification: object, now: float | None = None) -> api.Js
 
 
 def trace(store: Store, trace_id: str) -> api.Json | None:
-    found = store.spans_of(trace_id)
-    return json.loads("".join(api.stream(*found, store.logs_of(trace_id)))) if found else None
+    found = store.read_trace(trace_id)
+    return json.loads("".join(api.stream(*found, store.trace_logs(trace_id)))) if found else None
 
 
 def all_spans(store: Store, trace_id: str) -> list[model.Span]:
     """The spans of a trace that is stored, in tree order."""
-    found = store.spans_of(trace_id)
+    found = store.read_trace(trace_id)
     assert found
     return list(found[1])

@@ -183,7 +183,7 @@ def test_a_request_without_a_route_is_named_by_its_path(
         assert unescape(re.sub("<[^>]*>", "", name)) == shown
     answer = client.get(f"/traces/{TRACE}", headers=HTML).text
     assert f"<title>{shown.removeprefix('(no name) ')} · OTLP viewer</title>" in unescape(answer)
-    found = store.spans_of(TRACE)
+    found = store.read_trace(TRACE)
     assert found
     assert found[0].path == store.traces(1)[0].path
 
@@ -509,7 +509,7 @@ def test_a_root_next_to_a_cycle_is_incomplete(client: FlaskClient, store: Store,
     assert "incomplete" in page(client, "/traces").text
     found = page(client, f"/traces/{TRACE}").text
     assert "Incomplete" in found
-    assert "its parents form a circle" in found
+    assert "its parents form a cycle" in found
 
 
 def test_work_after_the_root_is_marked_in_the_list_and_on_the_page(client: FlaskClient, store: Store) -> None:

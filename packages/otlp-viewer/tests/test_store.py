@@ -167,8 +167,8 @@ def test_the_oldest_are_dropped_at_the_limit_in_bytes_and_reported(tmp_path: Pat
     assert health.capacity_bytes == 32 * 1024 * 1024
     assert health.capacity_bytes // 2 < health.bytes <= health.capacity_bytes
     assert (health.spans + health.dropped_spans, health.logs + health.dropped_logs) == (200, 200)
-    assert small_store.spans_of(f"{199 // 4 + 1:032x}")
-    assert small_store.spans_of(f"{1:032x}") is None
+    assert small_store.read_trace(f"{199 // 4 + 1:032x}")
+    assert small_store.read_trace(f"{1:032x}") is None
     small_store.close()
 
 
@@ -191,7 +191,7 @@ def test_summaries_are_the_same_in_a_list_and_on_their_own() -> None:
     listed = store.traces(1000)
     assert [one.start_ns for one in listed] == sorted((one.start_ns for one in listed), reverse=True)
     for one in listed:
-        whole, few = store.outline(one.trace_id), store.spans_of(one.trace_id)
+        whole, few = store.outline(one.trace_id), store.read_trace(one.trace_id)
         assert whole
         assert few
         assert one == whole.summary == few[0]
@@ -327,6 +327,6 @@ def test_a_trace_is_read_in_chunks_that_fit_in_memory(store: Store) -> None:
     sizes = [10, 3_000_000, 2_000_000, 5_000_000, *[10] * 3000]
     add(store, [span(n, n / 1e6, **{"trace.trace_id": TRACE, "app.text": "x" * size}) for n, size in enumerate(sizes)])
     with store._snapshot() as snapshot:
-        portions = snapshot.portions(list(range(1, len(sizes) + 1)))
-    assert [len(portion) for portion in portions] == [2, 1, 1, 2000, 1000]
+        batches = snapshot.batches(list(range(1, len(sizes) + 1)))
+    assert [len(batch) for batch in batches] == [2, 1, 1, 2000, 1000]
     assert [one.start_ns for one in all_spans(store, TRACE)] == sorted(one.start_ns for one in all_spans(store, TRACE))

@@ -115,7 +115,7 @@ def test_long_values_and_many_attributes_are_cut() -> None:
 def test_a_cycle_of_parents_is_drawn_once() -> None:
     lines = rendered(event(1, parent=2), event(2, parent=1), event(3, parent=3)).splitlines()
     assert len(lines) == 3
-    assert lines[0].endswith("its parents form a circle")
+    assert lines[0].endswith("its parents form a cycle")
 
 
 @pytest.mark.parametrize("parent_of", [lambda n: n - 1, lambda n: n - 2 if n % 2 else n - 1])

@@ -42,4 +42,4 @@ def test_of_two_spans_with_the_same_id_the_matching_one_gets_the_child(
 
 def test_a_span_that_is_its_own_parent_appears_once() -> None:
     (node,) = walk([One("a", "a", 0)])
-    assert node.note == "its parents form a circle"
+    assert node.note == "its parents form a cycle"

@@ -87,7 +87,7 @@ def test_a_trace_is_the_same_at_once_and_in_pages(store: Store, monkeypatch: pyt
     at_once = trace(store, TRACE)
     assert at_once
     assert len(at_once["spans"]) == 9
-    for limit in ("MOST_AT_ONCE", "MOST_BYTES_AT_ONCE"):
+    for limit in ("MAX_SPANS", "MAX_BYTES"):
         with monkeypatch.context() as patch:
             patch.setattr(f"otlp_viewer.store.traces.{limit}", 5)
             assert trace(store, TRACE) == at_once

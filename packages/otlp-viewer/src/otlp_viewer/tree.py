@@ -1,12 +1,12 @@
-"""Puts the spans of a trace into tree order."""
+"""Orders the spans of a trace as a tree."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 
-class Placed(Protocol):
-    """What a span needs in order to be put into a tree."""
+class TreeSpan(Protocol):
+    """The properties of a span that determine its place in the tree."""
 
     @property
     def span_id(self) -> str: ...
@@ -22,7 +22,7 @@ class Placed(Protocol):
     def duration_ms(self) -> float: ...
 
 
-S = TypeVar("S", bound=Placed)
+S = TypeVar("S", bound=TreeSpan)
 
 
 @dataclass(slots=True)
@@ -30,34 +30,34 @@ class Node(Generic[S]):
     span: S
     depth: int
     last: bool
-    """No sibling follows."""
+    """Whether it is the last child of its parent."""
     note: str
-    """Why it stands at the top though it has a parent."""
+    """Why it is at the top although it has a parent; "" for other nodes."""
 
 
 def walk(spans: Iterable[S]) -> Iterator[Node[S]]:
     """Yield every span once, parents before children, siblings by start time, roots first.
 
-    Spans whose parent is not among them follow the roots, then those whose parents form a circle.
+    Spans whose parent is missing follow the roots, then spans whose parents form a cycle.
     """
     by_start = sorted(spans, key=lambda span: span.start_ns)
-    named: dict[str, list[S]] = {}
+    by_id: dict[str, list[S]] = {}
     for span in by_start:
-        named.setdefault(span.span_id, []).append(span)
+        by_id.setdefault(span.span_id, []).append(span)
     children: dict[int, list[S]] = {}
     roots: list[Node[S]] = []
     orphans: list[Node[S]] = []
     for span in by_start:
         if span.parent_id is None:
             roots.append(Node(span, 0, True, ""))
-        elif span.parent_id in named:
-            children.setdefault(id(_parent(span, named[span.parent_id])), []).append(span)
+        elif span.parent_id in by_id:
+            children.setdefault(id(_parent(span, by_id[span.parent_id])), []).append(span)
         else:
             orphans.append(Node(span, 0, True, "parent not received"))
-    circles = (Node(span, 0, True, "its parents form a circle") for span in by_start)
+    cycles = (Node(span, 0, True, "its parents form a cycle") for span in by_start)
 
     seen: set[int] = set()
-    for top in (*roots, *orphans, *circles):
+    for top in (*roots, *orphans, *cycles):
         stack = [top]
         while stack:
             node = stack.pop()
@@ -65,39 +65,44 @@ def walk(spans: Iterable[S]) -> Iterator[Node[S]]:
                 continue
             seen.add(id(node.span))
             yield node
-            below = children.pop(id(node.span), [])
-            stack.extend(Node(child, node.depth + 1, child is below[-1], "") for child in reversed(below))
+            node_children = children.pop(id(node.span), [])
+            stack.extend(
+                Node(child, node.depth + 1, child is node_children[-1], "") for child in reversed(node_children)
+            )
 
 
-def _parent(child: S, found: list[S]) -> S:
-    """Return which of the spans with one id is the parent: one that runs then, of its service, that serves a call."""
-    if len(found) == 1:
-        return found[0]
+def _parent(child: S, candidates: list[S]) -> S:
+    """Return the most likely parent among spans with the same ID.
 
-    def likely(one: S) -> tuple[bool, ...]:
+    It runs when the child starts, belongs to the child's service, and is a server or consumer span.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+
+    def likelihood(span: S) -> tuple[bool, ...]:
         return (
-            one is not child,
-            one.start_ns <= child.start_ns <= one.start_ns + one.duration_ms * 1e6,
-            one.service == child.service,
-            one.kind in ("server", "consumer"),
-            one.start_ns <= child.start_ns,
+            span is not child,
+            span.start_ns <= child.start_ns <= span.start_ns + span.duration_ms * 1e6,
+            span.service == child.service,
+            span.kind in ("server", "consumer"),
+            span.start_ns <= child.start_ns,
         )
 
-    return max(reversed(found), key=likely)
+    return max(reversed(candidates), key=likelihood)
 
 
-def has_circle(spans: Iterable[tuple[str, str | None]]) -> bool:
-    """Return whether the parents of any of these spans form a circle; a span is its id and its parent's."""
+def has_cycle(spans: Iterable[tuple[str, str | None]]) -> bool:
+    """Return whether the parents of any span form a cycle. A span is given by its ID and its parent's ID."""
     ids: set[str] = set()
     children: dict[str | None, list[str]] = {}
     for span_id, parent_id in spans:
         ids.add(span_id)
         children.setdefault(parent_id, []).append(span_id)
     reached: set[str] = set()
-    above = [span_id for parent_id, found in children.items() if parent_id not in ids for span_id in found]
-    while above:
-        span_id = above.pop()
+    pending = [span_id for parent_id, span_ids in children.items() if parent_id not in ids for span_id in span_ids]
+    while pending:
+        span_id = pending.pop()
         if span_id not in reached:
             reached.add(span_id)
-            above += children.get(span_id, ())
+            pending += children.get(span_id, ())
     return len(reached) < len(ids)

@@ -1,6 +1,6 @@
-"""What is stored at one moment, for any number of questions about it."""
+"""A consistent view of the stored records, for any number of queries."""
 
-# ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
+# ruff: noqa: S608 - statements contain only generated names; user input is bound.
 
 import re
 import time
@@ -15,7 +15,7 @@ from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS
 from otlp_viewer.query.types import TooExpensive
 from otlp_viewer.values import TYPES
 
-# Fields as SQL: of a record `s` and of its origin `o`.
+# SQL expressions for the fields of a record `s` and its origin `o`.
 SHARED = {
     "trace.trace_id": "s.trace_id",
     "trace.span_id": "s.span_id",
@@ -47,26 +47,25 @@ FIELD_TYPES = {
     "logs": {name: frozenset({type_}) for name, type_ in LOG_FIELDS.items()},
 }
 
-
-MOST_AT_ONCE = 2000
-MOST_BYTES_AT_ONCE = 4 * 1024 * 1024
+MAX_BATCH_ROWS = 2000
+MAX_BATCH_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What is known of the columns of one signal; never changed, so it can be read without a lock."""
+    """The columns of a signal. It is immutable, so it can be read without a lock."""
 
     signal: str
     types: Mapping[str, frozenset[str]]
-    """Of every field and attribute, the types of its values that were seen."""
-    own: Mapping[str, Mapping[str, int]]
-    """Of attributes of the records themselves, the number for each type."""
-    origins: Mapping[str, Mapping[str, int]]
-    """The same for attributes of their origins."""
+    """The types of the values of each field and attribute."""
+    record_numbers: Mapping[str, Mapping[str, int]]
+    """For each attribute of a record, its numbers by type."""
+    origin_numbers: Mapping[str, Mapping[str, int]]
+    """For each attribute of an origin, its numbers by type."""
 
 
 class Snapshot:
-    """Reads within one transaction, for at most `seconds` altogether; used by one thread."""
+    """Reads in a single transaction, for at most `seconds` in total. Not thread-safe."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection, catalog: Catalog, seconds: float) -> None:
         self._cursor = cursor
@@ -76,7 +75,7 @@ class Snapshot:
 
     @property
     def columns(self) -> Mapping[str, frozenset[str]]:
-        """Every field that can be asked about, with the types that were seen in it."""
+        """Every field and attribute, with the types of its values."""
         return self._catalog.types
 
     @property
@@ -85,42 +84,44 @@ class Snapshot:
 
     @property
     def table(self) -> str:
-        """Return records `s` with their origins `o`, as SQL."""
+        """SQL for the records `s`, joined with their origins `o`."""
         return f"stored.{self.signal} AS s JOIN stored.{self.signal}_origins AS o ON o.number = s.origin"
 
     @property
     def fields(self) -> Collection[str]:
-        """The fields of the records themselves, which are no attributes."""
+        """The names of fields that are not attributes."""
         return FIELDS[self._catalog.signal]
 
     def numbers(self, name: str) -> list[int]:
-        """Return the numbers of an attribute's name, one for each type; records and origins share them."""
+        """Return the numbers of an attribute, one for each type. Records and origins share them."""
         if name in self.fields:
             return []
-        return sorted({*self._catalog.own.get(name, {}).values(), *self._catalog.origins.get(name, {}).values()})
+        catalog = self._catalog
+        return sorted({*catalog.record_numbers.get(name, {}).values(), *catalog.origin_numbers.get(name, {}).values()})
 
-    def source(self, fields: Mapping[str, str], more: Iterable[str] = ()) -> str:
-        """Return a query for all records with `row`, `time_ns`, and a column for each of `fields`: its name here, and
-        the name of the field. Attributes are text. What a record does not have is NULL. `more` are the table's own.
+    def source(self, fields: Mapping[str, str], columns: Iterable[str] = ()) -> str:
+        """Return a query for `row`, `time_ns`, `columns` of the table, and `fields` of all records.
+
+        `fields` maps the names of the query's columns to fields. Attributes are text. A missing field is NULL.
         """
-        expressions = {ours: self.expression(name) for ours, name in fields.items()}
+        expressions = {alias: self.expression(name) for alias, name in fields.items()}
         table = self.table if any("o." in sql for sql in expressions.values()) else f"stored.{self.signal} AS s"
         return (
             "SELECT s.row, s.time_ns"
-            + "".join(f", s.{name}" for name in more)
-            + "".join(f", {sql} AS {ours}" for ours, sql in expressions.items())
+            + "".join(f", s.{name}" for name in columns)
+            + "".join(f", {sql} AS {alias}" for alias, sql in expressions.items())
             + f" FROM {table}"
         )
 
     def expression(self, name: str) -> str:
-        """Return a field as SQL, of a record `s` and of its origin `o`."""
+        """Return SQL for a field of a record `s` and its origin `o`."""
         if name in FIELDS[self._catalog.signal]:
             return FIELDS[self._catalog.signal][name]
         parts = [
             f"{table}.attributes[{numbers[type_]}]"
             for table, numbers in (
-                ("s", self._catalog.own.get(name, {})),
-                ("o", self._catalog.origins.get(name, {})),
+                ("s", self._catalog.record_numbers.get(name, {})),
+                ("o", self._catalog.origin_numbers.get(name, {})),
             )
             for type_ in TYPES
             if type_ in numbers
@@ -128,14 +129,14 @@ class Snapshot:
         return f"coalesce({', '.join(parts)})" if len(parts) > 1 else parts[0] if parts else "NULL"
 
     def contains(self, needle: str) -> str:
-        """Return what is true of a record `s` with this text, in lower case, in one of its values."""
-        own = {"spans": "s.name, s.status_message, s.others", "logs": "s.body, s.severity_text, s.event_name"}
-        values = f"{own[self._catalog.signal]}, o.service, o.scope_name"
-        maps = "".join(f", array_to_string(map_values({one}.attributes), chr(10))" for one in ("s", "o"))
+        """Return the SQL condition that a value of a record `s` contains `needle`, SQL for lowercase text."""
+        fields = {"spans": "s.name, s.status_message, s.others", "logs": "s.body, s.severity_text, s.event_name"}
+        values = f"{fields[self._catalog.signal]}, o.service, o.scope_name"
+        maps = "".join(f", array_to_string(map_values({table}.attributes), chr(10))" for table in ("s", "o"))
         return f"contains(lower(concat_ws(chr(10), {values}{maps})), {needle})"
 
-    def portions(self, rows: Sequence[int]) -> list[list[int]]:
-        """Return these rows in parts whose records fit into memory."""
+    def batches(self, rows: Sequence[int]) -> list[list[int]]:
+        """Split rows into batches whose records fit into memory. Leaves out rows that are not stored."""
         sizes = dict(
             self.rows(
                 f"SELECT row, octet_length(record) FROM stored.{self.signal}"
@@ -143,20 +144,20 @@ class Snapshot:
                 {"rows": rows},
             )
         )
-        found: list[list[int]] = []
-        room = 0
+        batches: list[list[int]] = []
+        remaining = 0
         for row in filter(sizes.__contains__, rows):
-            room -= sizes[row]
-            if room < 0 or len(found[-1]) == MOST_AT_ONCE:
-                found.append([])
-                room = MOST_BYTES_AT_ONCE - sizes[row]
-            found[-1].append(row)
-        return found
+            remaining -= sizes[row]
+            if remaining < 0 or len(batches[-1]) == MAX_BATCH_ROWS:
+                batches.append([])
+                remaining = MAX_BATCH_BYTES - sizes[row]
+            batches[-1].append(row)
+        return batches
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Return what a statement finds; of the parameters it gets those that it names, such as $p1.
+        """Execute a statement with those of the parameters that it contains, such as $p1, and return its rows.
 
-        Raises TooExpensive when it takes too long, or more memory than there is.
+        Raises TooExpensive if it takes too much time or memory.
         """
         used = {name: value for name, value in (parameters or {}).items() if re.search(rf"\${name}\b", sql)}
         try:
@@ -165,9 +166,10 @@ class Snapshot:
             return self._cursor.execute(sql, used).fetchall()
         except duckdb.InterruptException:
             raise TooExpensive(
-                f"this takes longer than {self._seconds:g} s: narrow the time range, or ask with fewer parts"
+                f"the query takes longer than {self._seconds:g} s: use a shorter time range or a simpler query"
             ) from None
         except duckdb.OutOfMemoryException:
             raise TooExpensive(
-                "this takes more memory than there is: narrow the time range, or start with a larger --memory"
+                "the query needs more memory than is available: use a shorter time range, or start the viewer"
+                " with a larger --memory"
             ) from None

@@ -1,6 +1,6 @@
-"""Finds traces, and services, and sums each up."""
+"""Summarizes traces and services."""
 
-# ruff: noqa: S608 - statements are made of our own names; whatever was sent is bound.
+# ruff: noqa: S608 - statements contain only generated names; user input is bound.
 
 import re
 from collections.abc import Sequence
@@ -27,95 +27,104 @@ FIELDS = {
     "path": "url.path",
     "url": "url.full",
 }
-FIRST = "(parent IS NOT NULL, time_ns, row)"
-"""A trace is called after its first root, or else its first span."""
+ROOTS_FIRST = "(parent IS NOT NULL, time_ns, row)"
+"""Order of the spans of a trace. The first one names the trace: the first root, or else the first span."""
 EXTENT = "(max(time_ns + CAST(round(duration * 1e6) AS HUGEINT)) - min(time_ns)) / 1e6"
-LENGTH = f"CASE WHEN count(*) FILTER (parent IS NULL) = 1 THEN max(duration) FILTER (parent IS NULL) ELSE {EXTENT} END"
-"""How long a trace took, in milliseconds: its root, or all of it where it has none or several."""
-FOUND = (
-    f"trace, min(time_ns), {LENGTH}, {EXTENT}, count(*), count(*) FILTER (error), count(*) FILTER (parent IS NULL),"
+DURATION = (
+    f"CASE WHEN count(*) FILTER (parent IS NULL) = 1 THEN max(duration) FILTER (parent IS NULL) ELSE {EXTENT} END"
+)
+"""Duration of a trace in milliseconds: of its root, or EXTENT if it has none or several."""
+SUMMARY = (
+    f"trace, min(time_ns), {DURATION}, {EXTENT}, count(*), count(*) FILTER (error), count(*) FILTER (parent IS NULL),"
     " any_value(matched_span), any_value(matched_row)"
 )
 ORDERS = {
     "start": "min(time_ns)",
-    "duration": LENGTH,
+    "duration": DURATION,
     "spans": "count(*)",
     "errors": "count(*) FILTER (error)",
-    "name": f"arg_min(name, {FIRST})",
+    "name": f"arg_min(name, {ROOTS_FIRST})",
     "status": "1000 * bool_or(error)::INTEGER"
     " + coalesce(max(TRY_CAST(status AS INTEGER)) FILTER (parent IS NULL AND length(status) = 3), 0)",
 }
 
 
 def summaries(
-    snapshot: Snapshot, limit: int, narrow: TraceFilter, order: str, descending: bool, offset: int
+    snapshot: Snapshot, limit: int, trace_filter: TraceFilter, order: str, descending: bool, offset: int
 ) -> list[TraceSummary]:
     """Return summaries of traces."""
-    source, having, parameters = _narrowed(snapshot, narrow)
-    by = f"{ORDERS[order]} {'DESC' if descending else 'ASC'}"
-    found = snapshot.rows(
-        f"SELECT {FOUND} FROM {source} GROUP BY trace HAVING {having} ORDER BY {by}, trace"
+    source, having, parameters = _filtered(snapshot, trace_filter)
+    order_by = f"{ORDERS[order]} {'DESC' if descending else 'ASC'}"
+    rows = snapshot.rows(
+        f"SELECT {SUMMARY} FROM {source} GROUP BY trace HAVING {having} ORDER BY {order_by}, trace"
         f" LIMIT {limit:d} OFFSET {offset:d}",
         parameters,
     )
-    return _summed_up(snapshot, found)
+    return _summaries(snapshot, rows)
 
 
 def highlights(
-    snapshot: Snapshot, newest: int, few: int
+    snapshot: Snapshot, newest_limit: int, other_limit: int
 ) -> tuple[list[TraceSummary], list[TraceSummary], list[TraceSummary]]:
     """Return the newest traces, the slowest, and the newest with errors."""
-    source, _, _ = _narrowed(snapshot, TraceFilter())
-    lists = (("true", "start", newest), ("true", "length", few), ("errors > 0", "start", few))
-    chosen = " UNION ".join(
-        f"(FROM every WHERE {where} ORDER BY {order} DESC, trace LIMIT {most:d})" for where, order, most in lists
+    source, _, _ = _filtered(snapshot, TraceFilter())
+    lists = (
+        ("true", "start", newest_limit),
+        ("true", "duration", other_limit),
+        ("errors > 0", "start", other_limit),
     )
-    names = "trace, start, length, extent, spans, errors, roots, matched_span, matched_row"
-    found = snapshot.rows(f"WITH every({names}) AS MATERIALIZED (SELECT {FOUND} FROM {source} GROUP BY trace) {chosen}")
-    every = _summed_up(snapshot, found)
-    by_start = sorted(every, key=lambda one: (-one.start_ns, one.trace_id))
-    slowest = sorted(every, key=lambda one: (-one.duration_ms, one.trace_id))
-    return by_start[:newest], slowest[:few], [one for one in by_start if one.error][:few]
+    selected = " UNION ".join(
+        f"(FROM summaries WHERE {where} ORDER BY {order} DESC, trace LIMIT {limit:d})" for where, order, limit in lists
+    )
+    names = "trace, start, duration, extent, spans, errors, roots, matched_span, matched_row"
+    rows = snapshot.rows(
+        f"WITH summaries({names}) AS MATERIALIZED (SELECT {SUMMARY} FROM {source} GROUP BY trace) {selected}"
+    )
+    traces = _summaries(snapshot, rows)
+    newest = sorted(traces, key=lambda trace: (-trace.start_ns, trace.trace_id))
+    slowest = sorted(traces, key=lambda trace: (-trace.duration_ms, trace.trace_id))
+    failed = [trace for trace in newest if trace.error]
+    return newest[:newest_limit], slowest[:other_limit], failed[:other_limit]
 
 
-def count(snapshot: Snapshot, narrow: TraceFilter) -> int:
-    """Return how many traces there are."""
-    source, having, parameters = _narrowed(snapshot, narrow)
-    counted = f"SELECT trace FROM {source} GROUP BY trace HAVING {having}"
-    return int(snapshot.rows(f"SELECT count(*) FROM ({counted})", parameters)[0][0])
+def count(snapshot: Snapshot, trace_filter: TraceFilter) -> int:
+    """Return the number of matching traces."""
+    source, having, parameters = _filtered(snapshot, trace_filter)
+    matching = f"SELECT trace FROM {source} GROUP BY trace HAVING {having}"
+    return int(snapshot.rows(f"SELECT count(*) FROM ({matching})", parameters)[0][0])
 
 
-def _narrowed(snapshot: Snapshot, narrow: TraceFilter) -> tuple[str, str, dict[str, Any]]:
-    """Return what traces are selected from, what is true of each as a group of spans, and the parameters."""
+def _filtered(snapshot: Snapshot, trace_filter: TraceFilter) -> tuple[str, str, dict[str, Any]]:
+    """Return SQL for the spans to group by trace, the condition on each group, and their parameters."""
     conditions = ["true"]
     parameters: dict[str, Any] = {}
     contains = f"SELECT s.row FROM {snapshot.table} WHERE {snapshot.contains('$needle')}"
     for name, condition, value in (
-        ("service", "bool_or(service = $service)", narrow.service),
-        ("route", "bool_or(route = $route OR (parent IS NULL AND name = $route))", narrow.route),
-        ("least", f"{LENGTH} >= $least", narrow.min_duration_ms),
-        ("most", f"{LENGTH} <= $most", narrow.max_duration_ms),
-        ("start", "min(time_ns) >= $start", narrow.start_ns),
-        ("until", "min(time_ns) < $until", narrow.end_ns),
-        ("needle", f"bool_or(row IN ({contains}))", narrow.text.lower()),
+        ("service", "bool_or(service = $service)", trace_filter.service),
+        ("route", "bool_or(route = $route OR (parent IS NULL AND name = $route))", trace_filter.route),
+        ("min_duration", f"{DURATION} >= $min_duration", trace_filter.min_duration_ms),
+        ("max_duration", f"{DURATION} <= $max_duration", trace_filter.max_duration_ms),
+        ("start", "min(time_ns) >= $start", trace_filter.start_ns),
+        ("end", "min(time_ns) < $end", trace_filter.end_ns),
+        ("needle", f"bool_or(row IN ({contains}))", trace_filter.text.lower()),
     ):
         if value:
             conditions.append(condition)
             parameters[name] = value
-    if narrow.status in ("error", "ok"):
-        conditions.append(("" if narrow.status == "error" else "NOT ") + "bool_or(error)")
-    elif narrow.status:
+    if trace_filter.status in ("error", "ok"):
+        conditions.append(("" if trace_filter.status == "error" else "NOT ") + "bool_or(error)")
+    elif trace_filter.status:
         conditions.append("bool_or(parent IS NULL AND length(status) = 3 AND starts_with(status, $status))")
-        parameters["status"] = narrow.status[0]
+        parameters["status"] = trace_filter.status[0]
     source = f"(SELECT *, NULL AS matched_span, NULL AS matched_row FROM ({snapshot.source(FIELDS)}))"
-    if narrow.matching is not None:
-        sql = Compiled(snapshot, narrow.matching)
+    if trace_filter.matching is not None:
+        sql = Compiled(snapshot, trace_filter.matching)
         trace, span, value = map(sql.text, ("trace.trace_id", "trace.span_id", "duration_ms"))
         where = sql.where
-        if narrow.also:
-            where += f" AND {sql.all_or_any(narrow.also, False)}"
-        if narrow.box is not None:
-            value, inside = in_box(sql, narrow.box)
+        if trace_filter.also:
+            where += f" AND {sql.all_or_any(trace_filter.also, False)}"
+        if trace_filter.box is not None:
+            value, inside = in_box(sql, trace_filter.box)
             where += f" AND {inside}"
         source = (
             f"({snapshot.source(FIELDS)}) JOIN (SELECT {trace} AS trace, arg_max({span}, {value}) AS matched_span,"
@@ -125,43 +134,43 @@ def _narrowed(snapshot: Snapshot, narrow: TraceFilter) -> tuple[str, str, dict[s
     return source, " AND ".join(conditions), parameters
 
 
-def _summed_up(snapshot: Snapshot, found: Sequence[tuple[Any, ...]]) -> list[TraceSummary]:
-    """Return summaries of rows of FOUND; what else a summary has is read for these traces alone."""
-    parameters = {"traces": [row[0] for row in found]}
-    rows = snapshot.rows(
+def _summaries(snapshot: Snapshot, rows: Sequence[tuple[Any, ...]]) -> list[TraceSummary]:
+    """Return the summaries for rows of SUMMARY. Reads the other details for these traces only."""
+    parameters = {"traces": [row[0] for row in rows]}
+    detail_rows = snapshot.rows(
         f"""
         WITH spans AS MATERIALIZED (
             FROM ({snapshot.source(FIELDS)}) WHERE trace IN (SELECT unnest($traces::VARCHAR[]))
         )
         SELECT child.trace, list_sort(list(DISTINCT child.service)),
-            bool_or(child.parent IS NOT NULL AND above.span IS NULL), bool_or(above.time_ns >= child.time_ns),
+            bool_or(child.parent IS NOT NULL AND p.span IS NULL), bool_or(p.time_ns >= child.time_ns),
             unnest(arg_min(
                 {{'name': child.name, 'service': child.service, 'parent': child.parent, 'route': child.route,
                   'status': child.status, 'path': child.path, 'url': child.url}},
                 (child.parent IS NOT NULL, child.time_ns, child.row)))
-        FROM spans AS child LEFT JOIN spans AS above ON above.trace = child.trace AND above.span = child.parent
+        FROM spans AS child LEFT JOIN spans AS p ON p.trace = child.trace AND p.span = child.parent
         GROUP BY child.trace
         """,
         parameters,
     )
-    more = {row[0]: row[1:] for row in rows}
-    # In a circle some span's parent does not start first.
-    circular = _circular(snapshot, [trace for trace, _, lost, suspect, *_ in rows if suspect and not lost])
+    details = {row[0]: row[1:] for row in detail_rows}
+    # In a cycle, at least one parent does not start before its child.
+    cyclic = _cyclic(snapshot, [trace for trace, _, lost, suspect, *_ in detail_rows if suspect and not lost])
     types = snapshot.columns.get(FIELDS["status"], frozenset())
-    made = []
-    for trace, start, length, extent, spans, errors, roots, matched_span, matched_row in found:
-        services, lost, _, name, service, parent, route, status, path, url = more[trace]
-        made.append(
+    result = []
+    for trace, start, duration, extent, spans, errors, roots, matched_span, matched_row in rows:
+        services, lost, _, name, service, parent, route, status, path, url = details[trace]
+        result.append(
             TraceSummary(
                 trace_id=trace,
                 name=name,
                 service=service,
                 services=services,
                 start_ns=start,
-                duration_ms=length,
+                duration_ms=duration,
                 span_count=spans,
                 error=errors > 0,
-                complete=parent is None and not lost and trace not in circular,
+                complete=parent is None and not lost and trace not in cyclic,
                 route=route if parent is None else None,
                 status=from_text(status, types) if parent is None else None,
                 path=path_of(name, route, path, url),
@@ -171,17 +180,17 @@ def _summed_up(snapshot: Snapshot, found: Sequence[tuple[Any, ...]]) -> list[Tra
                 matched=None if matched_row is None else SpanReference(trace, matched_span, matched_row),
             )
         )
-    return made
+    return result
 
 
 def path_of(name: str, route: str | None, path: str | None, url: str | None) -> str:
-    """Return the path of a span's address; "" where its route or its name says it."""
-    found = path or re.sub(r"^[\w+.-]*://[^/?#]*|[?#].*", "", url or "", flags=re.DOTALL)
-    return "" if route or found in name else found
+    """Return the path of a span's URL, or "" if the span has a route or its name contains the path."""
+    result = path or re.sub(r"^[\w+.-]*://[^/?#]*|[?#].*", "", url or "", flags=re.DOTALL)
+    return "" if route or result in name else result
 
 
-def _circular(snapshot: Snapshot, traces: Sequence[str]) -> set[str]:
-    """Return which of these traces have spans whose parents form a circle."""
+def _cyclic(snapshot: Snapshot, traces: Sequence[str]) -> set[str]:
+    """Return the traces in which the parents of some spans form a cycle."""
     pairs: dict[str, list[tuple[str, str | None]]] = {}
     if traces:
         for trace, span_id, parent_id in snapshot.rows(
@@ -190,7 +199,7 @@ def _circular(snapshot: Snapshot, traces: Sequence[str]) -> set[str]:
             {"traces": list(traces)},
         ):
             pairs.setdefault(trace, []).append((span_id, parent_id))
-    return {trace for trace, found in pairs.items() if tree.has_circle(found)}
+    return {trace for trace, spans in pairs.items() if tree.has_cycle(spans)}
 
 
 def services(snapshot: Snapshot) -> list[ServiceSummary]:

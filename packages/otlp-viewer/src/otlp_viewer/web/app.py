@@ -114,8 +114,8 @@ def create_app(store: Store | None = None, received: Callable[[Collection[str]],
         if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
             if tree := stored.trees([trace_id]).get(trace_id):
                 return Response(terminal.render(tree), mimetype="text/plain")
-        elif found := stored.spans_of(trace_id):
-            return Response(api.stream(*found, stored.logs_of(trace_id)), mimetype="application/json")
+        elif found := stored.read_trace(trace_id):
+            return Response(api.stream(*found, stored.trace_logs(trace_id)), mimetype="application/json")
         raise NotFound("there is no trace with this id in memory")
 
     @app.get("/api/columns")
