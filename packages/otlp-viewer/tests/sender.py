@@ -12,7 +12,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 from otlp_viewer import model
 from otlp_viewer.receive.records import Records, from_protobuf
-from otlp_viewer.store import Added, Store
+from otlp_viewer.store import AddResult, Store
 from otlp_viewer.web import api
 
 Event = Mapping[str, Any]
@@ -136,11 +136,11 @@ def records(messages: Iterable[ResourceSpans]) -> list[Records]:
     return from_protobuf(ExportTraceServiceRequest(resource_spans=messages).SerializeToString())
 
 
-def add(store: Store, events: Iterable[Event]) -> Added:
+def add(store: Store, events: Iterable[Event]) -> AddResult:
     return store.add_spans(records(resource_spans(events)))
 
 
-def add_logs(store: Store, events: Iterable[Event]) -> Added:
+def add_logs(store: Store, events: Iterable[Event]) -> AddResult:
     return store.add_logs(
         Records(
             resource(event.get("service.name", "backend")).SerializeToString(),

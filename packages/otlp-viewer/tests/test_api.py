@@ -131,7 +131,7 @@ def test_expensive_requests_are_rejected_with_a_reason_on_every_route(
     client = app.test_client()
     client.post("/v1/traces", json=export(json_span(1)))
     if problem == "time":
-        monkeypatch.setattr("otlp_viewer.store.writer.LONGEST_QUERY", -1)
+        monkeypatch.setattr("otlp_viewer.store.writer.MAX_QUERY_TIME", -1)
     else:
 
         def fail(*_: object) -> None:

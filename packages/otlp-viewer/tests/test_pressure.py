@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from flask.testing import FlaskClient
 from otlp_viewer.receive import body
-from otlp_viewer.store import Added, Store
+from otlp_viewer.store import AddResult, Store
 from otlp_viewer.web.app import create_app
 
 
@@ -16,7 +16,7 @@ def test_a_busy_receiver_asks_the_sender_to_retry(store: Store, monkeypatch: pyt
     working, done = threading.Event(), threading.Event()
     add = store.add_spans
 
-    def add_slowly(*arguments: Any) -> Added:
+    def add_slowly(*arguments: Any) -> AddResult:
         working.set()
         done.wait(10)
         return add(*arguments)

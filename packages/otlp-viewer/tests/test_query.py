@@ -373,7 +373,7 @@ def test_a_sample_rate_weights_spans(store: Store) -> None:
 
 
 def test_a_query_times_out_with_a_reason(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otlp_viewer.store.writer.LONGEST_QUERY", 0.2)
+    monkeypatch.setattr("otlp_viewer.store.writer.MAX_QUERY_TIME", 0.2)
     add(store, [span(0)])
     with store._snapshot() as snapshot, pytest.raises(TooExpensive, match=r"longer than 0\.2 s"):
         snapshot.rows("SELECT count(*) FROM range(1000000) a, range(100000) b WHERE (a.range * b.range) % 7 = 3")

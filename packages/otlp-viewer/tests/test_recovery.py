@@ -65,7 +65,7 @@ def test_pending_spans_are_written_at_exit_or_reported_lost(tmp_path: Path, capl
     add(store, [large(number) for number in range(3)])
     with full_disk(100_000), caplog.at_level(logging.ERROR):
         store.close()
-    assert "3 spans and logs that came last are lost: " in caplog.text
+    assert "The last 3 spans and logs are lost: " in caplog.text
 
 
 def test_a_failed_in_memory_database_restarts_and_reports_the_loss(

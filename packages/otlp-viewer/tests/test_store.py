@@ -304,7 +304,7 @@ def test_queries_continue_while_old_spans_are_dropped() -> None:
 def test_during_a_long_read_excess_spans_are_rejected_and_the_read_data_stays(
     small_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otlp_viewer.store.writer.LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("otlp_viewer.store.writer.MAX_PAUSE", 0.02)
     add(small_store, [span(0)])
     refused = None
     with small_store._snapshot() as reading:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable
 from otlp_viewer.receive import body
 from otlp_viewer.receive.otlp_json import from_json
 from otlp_viewer.receive.records import NotOtlp, Problems, Records, Signal, from_protobuf
-from otlp_viewer.store import Added, Store
+from otlp_viewer.store import AddResult, Store
 from otlp_viewer.store.database import reason
 
 # The URL of a trace in Honeycomb without the ID. An exporter that has the key may send it with its spans.
@@ -28,7 +28,7 @@ def receiver(store: Store, received: Callable[[Collection[str]], object] | None 
     blueprint = Blueprint("receive", __name__)
     backpressure = body.Backpressure()
 
-    def store_records(signal: Signal, add: Callable[[list[Records], Problems], Added]) -> Added:
+    def store_records(signal: Signal, add: Callable[[list[Records], Problems], AddResult]) -> AddResult:
         """Store the records of the request. If that fails for now, the response makes the sender retry."""
         data = body.read(request)
         problems = Problems()

@@ -1,6 +1,6 @@
 """Stores spans and logs in DuckDB and queries them."""
 
 from otlp_viewer.store.store import Store
-from otlp_viewer.store.writer import Added
+from otlp_viewer.store.writer import AddResult
 
-__all__ = ["Added", "Store"]
+__all__ = ["AddResult", "Store"]

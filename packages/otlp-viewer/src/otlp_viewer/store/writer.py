@@ -1,4 +1,4 @@
-"""Takes records in, writes them many at a time, and lets the oldest go."""
+"""Adds records, writes them in batches, and drops the oldest."""
 
 import contextlib
 import logging
@@ -16,35 +16,35 @@ from otlp_viewer.store.database import MEGABYTE, Database, reason
 from otlp_viewer.store.snapshot import FIELD_TYPES, Catalog, Snapshot
 from otlp_viewer.store.tables import Table
 
-WAITING_RECORDS = 4096
-WAITING_BYTES = 4 * MEGABYTE
-WAITING_SECONDS = 0.2
-RETRY_SECONDS = 1.0
-LONGEST_QUERY = 10.0  # seconds
+MAX_PENDING_RECORDS = 4096
+MAX_PENDING_BYTES = 4 * MEGABYTE
+WRITE_DELAY = 0.2  # seconds
+RETRY_DELAY = 1.0  # seconds
+MAX_QUERY_TIME = 10.0  # seconds
 READER_BYTES = 32 * MEGABYTE
-"""What a question may take, however little is stored: DuckDB's joins of a list of traces take half of it."""
-LONGEST_PAUSE = 1.0
-"""Seconds that those who come to read wait until the others have ended, so that memory can be freed."""
+"""Memory for a query, even if little is stored: DuckDB's joins with a list of traces take half of it."""
+MAX_PAUSE = 1.0
+"""Seconds for which new queries wait for the running ones to end, so that memory can be freed."""
 SIGNALS = ("spans", "logs")
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """What became of the records of one request."""
+class AddResult:
+    """The result of adding the records of a request."""
 
     trace_ids: Collection[str] = ()
     rejected: int = 0
     reason: str = ""
-    """Why they were rejected or changed; "" when none was."""
+    """Why records were rejected or changed; "" if none were."""
 
 
 class Writer:
-    """Records wait a moment, and are written many at a time: before anything is read, or after WAITING_SECONDS.
+    """Collects records and writes them in batches: before each read, or after WRITE_DELAY. Thread-safe.
 
-    Safe between threads. When DuckDB has failed, the database is opened again: what is in a file is still there, what
-    was in memory is lost, and what waits is written then.
+    Reopens the database after DuckDB has failed. Pending records and those in a file survive that; those in memory
+    are lost.
     """
 
     def __init__(self, path: str, memory: int) -> None:
@@ -55,24 +55,24 @@ class Writer:
         self._timer: threading.Timer | None = None
         self._readers = 0
         self._pausing = False
-        """Nobody begins to read or to write: someone waits until all have ended."""
+        """Whether new reads and writes must wait because `_pause` waits for the running reads to end."""
         self._next_pause = 0.0
         self._catalogs: dict[str, Catalog] = {}
         self._honeycomb_pages: dict[str, str] = {}
         self._broken = False
-        """The database must be opened again."""
+        """Whether the database must be reopened."""
         self._failure: duckdb.Error | None = None
-        """Why that was so last."""
-        self._retry = 0.0
-        """When to write again."""
+        """The last error after which it had to be reopened."""
+        self._retry_at = 0.0
+        """When to try to write again."""
         self._open()
         self._version = {signal: table.last_row for signal, table in self._tables.items()}
 
     def _open(self) -> None:
-        """Raises ValueError."""
+        """Open the database. Raises ValueError."""
         self._database = Database(self._path, self._memory)
-        self._most_waiting = min(WAITING_BYTES, self._database.capacity // 64)
-        self._most_readers = max(self._database.capacity // READER_BYTES, 1)
+        self._max_pending_bytes = min(MAX_PENDING_BYTES, self._database.capacity // 64)
+        self._max_readers = max(self._database.capacity // READER_BYTES, 1)
         self._uncompressed = 0
         try:
             self._tables = {
@@ -84,76 +84,78 @@ class Writer:
 
     def close(self) -> None:
         with self._lock:
-            self._retry = 0
+            self._retry_at = 0
             try:
                 self._write()
             except duckdb.Error as error:
-                waiting = sum(table.pending.count for table in self._tables.values())
-                logger.error("%d spans and logs that came last are lost: %s", waiting, reason(error))
+                pending = sum(table.pending.count for table in self._tables.values())
+                logger.error("The last %d spans and logs are lost: %s", pending, reason(error))
             self._database.close()
 
-    # What comes in
+    # Adding records
 
-    def add_spans(self, given: Iterable[Records], problems: Problems | None = None, honeycomb_page: str = "") -> Added:
-        """Store spans. The same span sent again is stored once; different spans with one id are all stored.
+    def add_spans(
+        self, batches: Iterable[Records], problems: Problems | None = None, honeycomb_page: str = ""
+    ) -> AddResult:
+        """Store spans. A span that is sent twice is stored once; different spans with the same ID are all stored.
 
-        `problems` are those that were found until now. `honeycomb_page` is where Honeycomb shows the traces of the
-        services that sent them, but for the trace's id. Raises duckdb.Error when nothing can be stored now.
+        `problems` are those found so far. `honeycomb_page` is the Honeycomb URL of the services' traces, without the
+        trace ID. Raises duckdb.Error if nothing can be stored now.
         """
         problems = problems or Problems()
         with self._lock:
             table = self._tables["spans"]
-            first, origins = self._add(table, given, problems)
+            start, origins = self._add(table, batches, problems)
             for origin in origins:
                 self._honeycomb_pages[table.vocabulary.origins[origin].service] = honeycomb_page
-            trace_ids = table.pending.trace_ids(first)
-        return Added(trace_ids, problems.rejected, problems.sentence())
+            trace_ids = table.pending.trace_ids(start)
+        return AddResult(trace_ids, problems.rejected, problems.sentence())
 
-    def add_logs(self, given: Iterable[Records], problems: Problems | None = None) -> Added:
-        """Store log records. Raises duckdb.Error when nothing can be stored now."""
+    def add_logs(self, batches: Iterable[Records], problems: Problems | None = None) -> AddResult:
+        """Store log records. Raises duckdb.Error if nothing can be stored now."""
         problems = problems or Problems()
         with self._lock:
-            self._add(self._tables["logs"], given, problems)
-        return Added((), problems.rejected, problems.sentence())
+            self._add(self._tables["logs"], batches, problems)
+        return AddResult((), problems.rejected, problems.sentence())
 
-    def _add(self, table: Table, given: Iterable[Records], problems: Problems) -> tuple[int, set[int]]:
-        """Add records to what waits; return how much waited before, and the origins."""
-        if table.pending.count >= WAITING_RECORDS or table.pending.size >= self._most_waiting:
+    def _add(self, table: Table, batches: Iterable[Records], problems: Problems) -> tuple[int, set[int]]:
+        """Add pending records. Return the index of the first one, and their origins."""
+        if table.pending.count >= MAX_PENDING_RECORDS or table.pending.size >= self._max_pending_bytes:
             self._write()
             table = self._tables[table.signal]
-        waiting = table.pending.count
-        origins = {table.pending.add(records, problems) for records in given}
-        self._version[table.signal] += table.pending.count - waiting
+        start = table.pending.count
+        origins = {table.pending.add(records, problems) for records in batches}
+        self._version[table.signal] += table.pending.count - start
         if table.pending.count and self._timer is None:
-            self._timer = threading.Timer(WAITING_SECONDS, self._write_later)
+            self._timer = threading.Timer(WRITE_DELAY, self._write_delayed)
             self._timer.daemon = True
             self._timer.start()
-        return waiting, origins
+        return start, origins
 
-    def _write_later(self) -> None:
-        with self._lock, contextlib.suppress(duckdb.Error):  # what waits goes on waiting, and a sender is told
+    def _write_delayed(self) -> None:
+        with self._lock, contextlib.suppress(duckdb.Error):  # records stay pending, and the next sender gets the error
             self._timer = None
             self._write()
 
     def _write(self) -> None:
-        """Write what waits, and drop what is oldest where it is too much. Raises duckdb.Error."""
+        """Write pending records, and drop the oldest if memory is full. Raises duckdb.Error."""
         self._readers_changed.wait_for(lambda: not self._pausing)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._failure is not None and time.monotonic() < self._retry:
+        if self._failure is not None and time.monotonic() < self._retry_at:
             raise self._failure
         if self._broken:
-            self._open_again()
+            self._reopen()
         try:
             self._write_tables([table for table in self._tables.values() if table.pending.count])
         except duckdb.FatalException as error:
             self._broken, self._failure = True, error
-            self._retry = time.monotonic() + RETRY_SECONDS
+            self._retry_at = time.monotonic() + RETRY_DELAY
             raise
 
-    def _write_tables(self, waiting: list[Table]) -> None:
-        for table in waiting:
+    def _write_tables(self, tables: list[Table]) -> None:
+        for table in tables:
             self._uncompressed += table.pending.size
             try:
                 table.write()
@@ -162,59 +164,62 @@ class Writer:
                     raise duckdb.OutOfMemoryException(reason(error)) from error
                 table.write()
             self._catalogs.pop(table.signal, None)
-        if waiting:
+        if tables:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Compress what came, and drop what is oldest, once it is much: only while nobody reads is memory freed."""
+        """Compress new rows once there are many, and drop the oldest if memory is full.
+
+        Both free memory only while no query is running.
+        """
         database = self._database
-        much = self._uncompressed > database.capacity // 16
-        if (much or database.used() > database.capacity) and self._pause():
-            if much and database.compress():
+        compress = self._uncompressed > database.capacity // 16
+        if (compress or database.used() > database.capacity) and self._pause():
+            if compress and database.compress():
                 self._uncompressed = 0
             while database.used() > database.capacity and self._drop_oldest() and database.compress():
-                self._uncompressed = 0  # and in a file, the room of what went is free
+                self._uncompressed = 0  # in a file, this also frees the space of dropped rows
 
     def _pause(self) -> bool:
-        """Wait for those who read to end, and let nobody begin meanwhile; return whether nobody reads.
+        """Wait for running queries to end while new ones wait. Return whether all have ended.
 
-        Half of the time at most goes to waiting for one who reads for long.
+        After a wait in vain, the next one starts after MAX_PAUSE, so that half of the time remains for queries.
         """
         if self._readers and time.monotonic() >= self._next_pause:
             self._pausing = True
-            self._readers_changed.wait_for(lambda: not self._readers, LONGEST_PAUSE)
+            self._readers_changed.wait_for(lambda: not self._readers, MAX_PAUSE)
             self._pausing = False
             self._readers_changed.notify_all()
-            self._next_pause = time.monotonic() + (LONGEST_PAUSE if self._readers else 0)
+            self._next_pause = time.monotonic() + (MAX_PAUSE if self._readers else 0)
         return not self._readers
 
     def _drop_oldest(self) -> bool:
-        """Drop some of the oldest spans or logs, whichever take more; return whether there were any to drop."""
+        """Drop some of the oldest records of the larger table, or else of the other. Return whether there were any."""
         self._catalogs.clear()
         larger, smaller = sorted(self._tables.values(), key=lambda table: -table.size)
         return larger.drop_oldest() or smaller.drop_oldest()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all records."""
         with self._lock:
             self._write()
             for table in self._tables.values():
                 table.clear()
             self._catalogs.clear()
 
-    # When DuckDB fails
+    # Recovery
 
-    def _open_again(self) -> None:
-        """Open the database again after a failure; what waits goes on waiting. Raises duckdb.Error."""
-        if self._readers:  # they hold the file; the broken database ends their questions soon
-            raise duckdb.ConnectionException("the database has failed and is being opened again")
+    def _reopen(self) -> None:
+        """Reopen the database after a failure. Pending records stay pending. Raises duckdb.Error."""
+        if self._readers:  # they keep the file open, but soon fail too
+            raise duckdb.ConnectionException("the database has failed and is being reopened")
         failed = self._tables
         self._database.close()
         self._catalogs.clear()
         try:
             self._open()
         except ValueError as error:
-            raise duckdb.IOException(f"the database has failed and cannot be opened again: {error}") from error
+            raise duckdb.IOException(f"the database has failed and cannot be reopened: {error}") from error
         lost = {signal: table.rows - self._tables[signal].rows for signal, table in failed.items()}
         for signal, table in failed.items():
             for records in table.pending.batches:
@@ -230,31 +235,31 @@ class Writer:
             )
         self._broken = False
 
-    # What is stored
+    # Reading
 
     @contextlib.contextmanager
     def _snapshot(self, signal: str = "spans") -> Iterator[Snapshot]:
-        """Give what is stored at this moment. Raises duckdb.Error where the database has failed, or TooExpensive."""
+        """Open a snapshot. Raises duckdb.Error if the database has failed, or TooExpensive if it is overloaded."""
         with self._lock:
-            with contextlib.suppress(duckdb.Error):  # what waits cannot be written now; all else can be read
+            with contextlib.suppress(duckdb.Error):  # pending records cannot be written now; others can be read
                 self._write()
             if not self._readers_changed.wait_for(
-                lambda: not self._pausing and self._readers < self._most_readers, LONGEST_QUERY
+                lambda: not self._pausing and self._readers < self._max_readers, MAX_QUERY_TIME
             ):
-                raise TooExpensive("other questions take all of the memory: ask again")
+                raise TooExpensive("other queries use all of the memory; try again")
             if self._broken:
-                self._open_again()
+                self._reopen()
             catalog = self._catalog(signal)
             cursor = self._database.connection.cursor()
-            # A transaction sees what is there when it first reads, dropped tables included.
+            # A transaction sees the data as of its first read, including tables that are dropped later.
             cursor.begin()
             cursor.execute("SELECT 1 FROM stored.chunks LIMIT 0").fetchall()
             self._readers += 1
-        interrupt = threading.Timer(LONGEST_QUERY, cursor.interrupt)
+        interrupt = threading.Timer(MAX_QUERY_TIME, cursor.interrupt)
         interrupt.daemon = True
         interrupt.start()
         try:
-            yield Snapshot(cursor, catalog, LONGEST_QUERY)
+            yield Snapshot(cursor, catalog, MAX_QUERY_TIME)
         except duckdb.FatalException as error:
             with self._lock:
                 self._broken, self._failure = True, error
@@ -270,25 +275,28 @@ class Writer:
         if signal not in self._catalogs:
             table = self._tables[signal]
             names = table.vocabulary.names
-            own: dict[str, dict[str, int]] = {}
-            origins: dict[str, dict[str, int]] = {}
-            for found, numbers in ((own, table.names), (origins, table.origin_names)):
+            of_records: dict[str, dict[str, int]] = {}
+            of_origins: dict[str, dict[str, int]] = {}
+            for by_name, numbers in ((of_records, table.names), (of_origins, table.origin_names)):
                 for number in numbers:
                     name, type_ = names[number]
-                    found.setdefault(name, {})[type_] = number
-            seen = {name: frozenset({*own.get(name, ()), *origins.get(name, ())}) for name in {**own, **origins}}
-            self._catalogs[signal] = Catalog(signal, {**seen, **FIELD_TYPES[signal]}, own, origins)
+                    by_name.setdefault(name, {})[type_] = number
+            types = {
+                name: frozenset({*of_records.get(name, ()), *of_origins.get(name, ())})
+                for name in {**of_records, **of_origins}
+            }
+            self._catalogs[signal] = Catalog(signal, {**types, **FIELD_TYPES[signal]}, of_records, of_origins)
         return self._catalogs[signal]
 
     def counts(self) -> tuple[int, int]:
-        """Return how many spans and how many logs are stored."""
+        """Return the numbers of stored spans and logs."""
         with self._lock:
             with contextlib.suppress(duckdb.Error):
                 self._write()
             return self._tables["spans"].rows, self._tables["logs"].rows
 
     def health(self) -> Health:
-        """Return what is stored, how much room it takes, and what had to go."""
+        """Return the numbers of stored and dropped records, and their size."""
         with self._lock:
             spans, logs = self.counts()
             dropped = [self._tables[signal].dropped for signal in SIGNALS]
@@ -299,9 +307,9 @@ class Writer:
 
     @property
     def version(self) -> tuple[int, int]:
-        """Of spans and of logs: changes whenever there is something new; 0 while there was none."""
+        """Numbers for spans and logs that change with new records; 0 before the first one."""
         return self._version["spans"], self._version["logs"]
 
     def honeycomb_page(self, service: str) -> str:
-        """Return where Honeycomb shows a trace of this service, but for the trace's id; "" where that is unknown."""
+        """Return the Honeycomb URL of the service's traces, without the trace ID; "" if it is unknown."""
         return self._honeycomb_pages.get(service, "")
