@@ -49,22 +49,23 @@ func main() {
 TRACE = "0102030405060708090a0b0c0d0e0f10"
 
 
-def go(folder: Path, *commands: list[str]) -> None:
-    """Run the `go` program, and skip the test where it is missing or cannot do it."""
+def build(folder: Path, modules: list[str], *arguments: str) -> None:
+    """Run `go build` with these modules. Skip the test without Go, or where the modules cannot be downloaded."""
     path = shutil.which("go")
     if not path:
         missing("go is not installed")
-    for command in (["mod", "init", "example.com/send"], *commands):
-        done = subprocess.run([path, *command], cwd=folder, capture_output=True, text=True, timeout=600)
-        if done.returncode != 0:
-            missing(f"the Collector's modules cannot be built: {done.stderr[-500:]}")
+    subprocess.run([path, "mod", "init", "example.com/send"], cwd=folder, check=True, capture_output=True, timeout=60)
+    done = subprocess.run([path, "get", *modules], cwd=folder, capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        pytest.skip(f"go could not get the Collector's modules: {done.stderr[-500:]}")
+    subprocess.run([path, "build", *arguments], cwd=folder, check=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
 def telemetrygen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Collector's generator of telemetry."""
     folder = tmp_path_factory.mktemp("telemetrygen")
-    go(folder, ["get", f"{GENERATOR}@{VERSION}"], ["build", "-o", "telemetrygen", GENERATOR])
+    build(folder, [f"{GENERATOR}@{VERSION}"], "-o", "telemetrygen", GENERATOR)
     return folder / "telemetrygen"
 
 
@@ -74,7 +75,7 @@ def testdata(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("testdata")
     (folder / "main.go").write_text(PROGRAM)
     libraries = [f"{PDATA}/{name}@{STABLE}" for name in ("ptrace/ptraceotlp", "plog/plogotlp")]
-    go(folder, ["get", f"{PDATA}/testdata@{VERSION}", *libraries], ["build", "-o", "write", "."])
+    build(folder, [f"{PDATA}/testdata@{VERSION}", *libraries], "-o", "write", ".")
     return folder / "write"
 
 
