@@ -1,4 +1,4 @@
-"""Spans and log records as they are stored: what is asked of one is read from its message then."""
+"""Stored spans and log records. Most properties are decoded from the message on access."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ Attributes = dict[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The instrumentation scope that made a span or a log record."""
+    """The instrumentation scope of a span or log record."""
 
     name: str = ""
     version: str = ""
@@ -43,13 +43,13 @@ class SpanLink:
 
 
 class Record:
-    """What spans and log records have in common. Plain, for a trace may have ten thousand of them."""
+    """A span or log record. Not a dataclass, because those take longer to create, and a trace may have 10,000 spans."""
 
     __slots__ = ("message", "resource_message", "row", "scope_message", "service")
 
     def __init__(self, row: int, message: Any, service: str, resource: bytes, scope: bytes) -> None:
         self.row = row
-        """Its number in the store; tells apart different spans of one id, and stays the same while it is stored."""
+        """Its number in the store, which never changes and distinguishes spans with the same ID."""
         self.message = message
         """A wire.Span or wire.Log."""
         self.service = service
@@ -58,8 +58,8 @@ class Record:
 
     @property
     def attributes(self) -> Attributes:
-        """Its own, as they were sent."""
-        return dict(map(read_attribute, self.message.attributes))
+        """Those of the record itself, as they were sent."""
+        return dict(map(decode_attribute, self.message.attributes))
 
     @property
     def dropped_attributes(self) -> int:
@@ -67,11 +67,11 @@ class Record:
 
     @property
     def resource(self) -> Attributes:
-        return read_resource(self.resource_message)
+        return decode_resource(self.resource_message)
 
     @property
     def scope(self) -> Scope:
-        return read_scope(self.scope_message)
+        return decode_scope(self.scope_message)
 
 
 class Span(Record):
@@ -113,7 +113,7 @@ class Span(Record):
 
     @property
     def status(self) -> tuple[int, str]:
-        """0 unset, 1 ok, 2 error; and a message."""
+        """The code (0 unset, 1 ok, 2 error) and the message."""
         if not self.message.status:
             return 0, ""
         status = Status.FromString(self.message.status)
@@ -138,8 +138,8 @@ class Span(Record):
     @property
     def events(self) -> list[SpanEvent]:
         return [
-            SpanEvent(one.name, one.time_unix_nano, attributes(one.attributes), one.dropped_attributes_count)
-            for one in map(SpanMessage.Event.FromString, self.message.events)
+            SpanEvent(event.name, event.time_unix_nano, attributes(event.attributes), event.dropped_attributes_count)
+            for event in map(SpanMessage.Event.FromString, self.message.events)
         ]
 
     @property
@@ -150,13 +150,13 @@ class Span(Record):
     def links(self) -> list[SpanLink]:
         return [
             SpanLink(
-                one.trace_id.hex(),
-                one.span_id.hex(),
-                attributes(one.attributes),
-                one.trace_state,
-                one.dropped_attributes_count,
+                link.trace_id.hex(),
+                link.span_id.hex(),
+                attributes(link.attributes),
+                link.trace_state,
+                link.dropped_attributes_count,
             )
-            for one in map(SpanMessage.Link.FromString, self.message.links)
+            for link in map(SpanMessage.Link.FromString, self.message.links)
         ]
 
     @property
@@ -181,9 +181,9 @@ class Log(Record):
     ) -> None:
         super().__init__(row, wire.Log.FromString(record), service, resource, scope)
         self.time_ns = time_ns
-        """When it happened, else when it was observed, else when it came here."""
+        """When it happened, was observed, or was received: the first of these that is set."""
         self.severity_number = severity_number
-        """0 where none was sent and the text names none."""
+        """0 if none was sent and it does not follow from the text."""
         self.trace_id = trace_id
         self.span_id = span_id
 
@@ -200,16 +200,16 @@ class Log(Record):
         return str(self.message.event_name)
 
 
-def read_attribute(message: bytes) -> tuple[str, Value]:
-    """Return the name and the value of a KeyValue."""
+def decode_attribute(message: bytes) -> tuple[str, Value]:
+    """Return the name and value of an encoded KeyValue."""
     pair = KeyValue.FromString(message)
     return pair.key, any_value(pair.value)
 
 
-def read_resource(message: bytes) -> Attributes:
+def decode_resource(message: bytes) -> Attributes:
     return attributes(Resource.FromString(message).attributes)
 
 
-def read_scope(message: bytes) -> Scope:
+def decode_scope(message: bytes) -> Scope:
     scope = InstrumentationScope.FromString(message)
     return Scope(scope.name, scope.version, attributes(scope.attributes))

@@ -1,6 +1,6 @@
-"""What is stored and answered, behind the receiver: traces, summaries of them, and filters.
+"""Data classes for traces, summaries and filters.
 
-Times are integers of nanoseconds since 1970 (`_ns`), durations floats of milliseconds (`_ms`). Ids are lower-case hex.
+Times are integers in nanoseconds since 1970 (`_ns`), durations floats in milliseconds (`_ms`). IDs are lowercase hex.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -13,7 +13,7 @@ from otlp_viewer.values import Value
 if TYPE_CHECKING:
     from otlp_viewer.query.types import Box, Filter, Query
 
-# Honeycomb's names of the fields that every span, or log record, has, with their types.
+# Honeycomb's names and types of the fields that every span or log record has.
 SPAN_FIELDS = {
     "name": "string",
     "duration_ms": "float",
@@ -42,43 +42,43 @@ LOG_FIELDS = {
 
 
 def column_name(attribute: str, fields: Collection[str]) -> str:
-    """Return what an attribute is called beside `fields`: one that has a field's name is told apart by a prefix."""
+    """Return the column name of an attribute. A prefix distinguishes it from a field with the same name."""
     return f"attributes.{attribute}" if attribute in fields or attribute == "time" else attribute
 
 
 @dataclass(frozen=True, slots=True)
 class TraceSummary:
-    """What a list of traces has of one."""
+    """A trace in a list of traces."""
 
     trace_id: str
     name: str
-    """Of the root, else of the first span."""
+    """Name of the root, or else of the first span."""
     service: str
     services: Sequence[str]
     start_ns: int
     duration_ms: float
-    """Of the root, else (or where there are several) from the first start to the last end."""
+    """Duration of the root, or `extent_ms` if there is none or several."""
     span_count: int
     error: bool
     complete: bool
-    """The root and every parent are there."""
+    """Whether the root and every parent were received."""
     route: str | None = None
     status: Value = None
     """The root's HTTP response status code."""
     path: str = ""
-    """Of the address that the root, or else the first span, is about, unless its route or name says it."""
+    """URL path of the root, or else of the first span; "" if it has a route or its name contains the path."""
     extent_ms: float = 0
     """From the first start to the last end."""
     errors: int = 0
-    """Spans with an error."""
+    """Number of spans with an error."""
     roots: int = 0
     matched: "SpanReference | None" = None
-    """The longest span that the filter's query is about."""
+    """The longest span that matches the filter's query."""
 
 
 @dataclass(slots=True)
 class SpanOutline:
-    """What a waterfall has of a span. Not frozen: that makes ten thousand of them, for one page, in half the time."""
+    """A span in a waterfall. Not frozen, which halves the time to create the 10,000 spans of a large trace."""
 
     row: int
     span_id: str
@@ -107,10 +107,10 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class Trace(Outline):
-    """What a tree is drawn of: few spans of a large trace are ever read."""
+    """A trace to draw as a tree. Only a few spans of a large trace are read completely."""
 
     read: Callable[[Sequence[int]], Iterable[Span]]
-    """Yields all of the spans of some rows, of those that are still stored."""
+    """Yields the spans of these rows that are still stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +124,13 @@ class SpanReference:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSummary:
-    """What is stored of a service; durations are of its entry spans: roots, and spans of another service's caller."""
+    """The stored spans of a service. Durations are those of its entry spans: roots, servers and consumers."""
 
     name: str
     spans: int
     traces: int
     errors: int
-    """Spans."""
+    """Number of spans with an error."""
     p50_ms: float | None
     p95_ms: float | None
     last_ns: int
@@ -142,37 +142,37 @@ class Health:
     spans: int
     logs: int
     bytes: int
-    """What spans and logs take, of `capacity_bytes`; the oldest go when it is full."""
+    """Size of spans and logs. When it reaches `capacity_bytes`, the oldest are dropped."""
     capacity_bytes: int
     dropped_spans: int
     dropped_logs: int
-    """How many of the oldest have gone since the start."""
+    """Numbers of spans and logs dropped since the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceFilter:
-    """What a list of traces is narrowed to; what is empty or 0 narrows nothing."""
+    """Which traces to list. Empty fields and 0 match all traces."""
 
     service: str = ""
-    """Of any of the spans."""
+    """Service of any span."""
     route: str = ""
-    """Of any of the spans, or else the name of the root."""
+    """Route of any span, or the name of a root."""
     status: str = ""
-    """One of STATUSES: error, ok, or the first digit of the root's HTTP status and xx."""
+    """One of STATUSES: error, ok, or the class of the root's HTTP status code."""
     min_duration_ms: float = 0
-    """Of the root, or else of the longest span."""
+    """Minimum of `TraceSummary.duration_ms`."""
     text: str = ""
-    """Part of any value of any span, in any case."""
+    """Part of any value of any span, ignoring case."""
     start_ns: int = 0
     end_ns: int = 0
-    """When the trace started; the end excluded."""
+    """The trace started from `start_ns` until before `end_ns`."""
     max_duration_ms: float = 0
     matching: "Query | None" = None
-    """With at least one span that this query's filters and time want."""
+    """At least one span matches the filters and time range of this query."""
     box: "Box | None" = None
-    """With at least one such span in this part of a heatmap."""
+    """And is in this part of a heatmap."""
     also: "Sequence[Filter]" = ()
-    """What such a span must be besides."""
+    """And matches all of these filters."""
 
 
 STATUSES = ("error", "ok", "2xx", "3xx", "4xx", "5xx")
@@ -180,25 +180,25 @@ STATUSES = ("error", "ok", "2xx", "3xx", "4xx", "5xx")
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """What a list of logs is narrowed to; what is empty or 0 narrows nothing."""
+    """Which logs to list. Empty fields and 0 match all logs."""
 
     service: str = ""
     severity: int = 0
-    """The lowest severity number."""
+    """Minimum severity number."""
     trace_id: str = ""
     text: str = ""
-    """Part of any value, in any case."""
+    """Part of any value, ignoring case."""
     span_id: str = ""
     attribute: tuple[str, str] | None = None
-    """The name and the text of a field or an attribute."""
+    """Name and text of a field or attribute."""
     event_name: str = ""
     start_ns: int = 0
     end_ns: int = 0
-    """The end excluded."""
+    """From `start_ns` until before `end_ns`."""
     matching: "Query | None" = None
-    """What this query's filters and time want."""
+    """The log record matches the filters and time range of this query."""
     also: "Sequence[Filter]" = ()
-    """What such a log record must be besides."""
+    """And matches all of these filters."""
 
 
 ALL_TRACES, ALL_LOGS = TraceFilter(), LogFilter()

@@ -1,4 +1,4 @@
-"""Attribute values: as Python has them, and as the text that queries compare."""
+"""Attribute values, as Python objects and as the text that queries compare."""
 
 import base64
 import json
@@ -10,15 +10,15 @@ from typing import Any, Literal
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 Value = Any
-"""An attribute's value: text, bool, int, float, None, a list of values, or a dict of them. Bytes are base64 text."""
+"""A string, bool, int, float, None, or a list or dict of values. Bytes are strings in base64."""
 Type = Literal["integer", "float", "boolean", "string"]
 TYPES: tuple[Type, ...] = ("integer", "float", "boolean", "string")
 
 
 def any_value(value: AnyValue) -> Value:
-    """Return an AnyValue as JSON has it: bytes as base64, NaN and infinities as their names.
+    """Convert an AnyValue to a JSON value: bytes to base64, NaN and infinities to their names.
 
-    The recursion is bounded: protobuf reads at most 100 nested messages.
+    The recursion is bounded: protobuf decodes at most 100 nested messages.
     """
     match value.WhichOneof("value"):
         case "array_value":
@@ -40,9 +40,9 @@ def attributes(pairs: Iterable[KeyValue]) -> dict[str, Value]:
 
 
 def as_text(value: Value) -> tuple[Type, str]:
-    """Return a value that is not None as text, and its type.
+    """Return the type and text of a value other than None.
 
-    Numbers that are equal have one text, whatever their type: 1 and 1.0, 0.0 and -0.0.
+    Equal numbers have the same text, regardless of type: 1 and 1.0, 0.0 and -0.0.
     """
     if isinstance(value, bool):
         return "boolean", "true" if value else "false"
@@ -54,10 +54,10 @@ def as_text(value: Value) -> tuple[Type, str]:
 
 
 def from_text(text: str | float | None, types: Iterable[str]) -> Any:
-    """Return what the text of a column was, in which these types were seen; it stays text where some of it was."""
+    """Convert the text of a column back to a value. `types` are those of the column; with strings, it stays text."""
     if not isinstance(text, str) or not types or "string" in types or len(set(types) - {"integer", "float"}) > 1:
         return text
-    return _read(text) if text not in ("true", "false") or "boolean" in types else text
+    return _parse(text) if text not in ("true", "false") or "boolean" in types else text
 
 
-_read = lru_cache(4096)(json.loads)
+_parse = lru_cache(4096)(json.loads)

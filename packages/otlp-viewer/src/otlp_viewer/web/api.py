@@ -1,4 +1,4 @@
-"""The JSON of the HTTP API: wide events with Honeycomb's field names, and the form of Honeycomb's query results."""
+"""The JSON of the HTTP API: wide events with Honeycomb's field names, and Honeycomb's format of query results."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,11 +10,11 @@ from otlp_viewer.query.types import Answer, Comparison
 from otlp_viewer.web.wide import iso, log_json, span_json
 
 Json = dict[str, Any]
-PART = 64 * 1024
+CHUNK_SIZE = 64 * 1024  # characters
 
 
 def summary_json(trace: TraceSummary) -> Json:
-    found: Json = {
+    result: Json = {
         "trace_id": trace.trace_id,
         "name": trace.name,
         "service": trace.service,
@@ -27,60 +27,59 @@ def summary_json(trace: TraceSummary) -> Json:
     }
     for name, value in (("route", trace.route), ("status", trace.status)):
         if value is not None:
-            found[name] = value
-    return found
+            result[name] = value
+    return result
 
 
 def stream(summary: TraceSummary, spans: Iterator[Span], logs: Iterable[Log]) -> Iterator[str]:
-    """Yield the JSON of a trace: its summary with its spans, in tree order, and its logs, by time.
+    """Yield the JSON of a trace: its summary, its spans in tree order, and its logs by time.
 
-    Few of them are in memory at a time.
+    Holds only a few of them in memory.
     """
     yield json.dumps(summary_json(summary), ensure_ascii=False)[:-1] + ', "spans": ['
-    yield from _parts(map(span_json, spans))
+    yield from _chunks(map(span_json, spans))
     yield '], "logs": ['
-    yield from _parts(map(log_json, logs))
+    yield from _chunks(map(log_json, logs))
     yield "]}\n"
 
 
-def _parts(encoded: Iterable[str]) -> Iterator[str]:
-    """Yield the elements of a JSON array in parts of about PART characters."""
-    separator, part, size = "", [], 0
-    for one in encoded:
-        part.append(one)
-        size += len(one)
-        if size > PART:
-            yield separator + ", ".join(part)
-            separator, part, size = ", ", [], 0
-    if part:
-        yield separator + ", ".join(part)
+def _chunks(elements: Iterable[str]) -> Iterator[str]:
+    """Join the encoded elements of a JSON array, and yield them in chunks of about CHUNK_SIZE."""
+    separator, chunk, size = "", [], 0
+    for element in elements:
+        chunk.append(element)
+        size += len(element)
+        if size > CHUNK_SIZE:
+            yield separator + ", ".join(chunk)
+            separator, chunk, size = ", ", [], 0
+    if chunk:
+        yield separator + ", ".join(chunk)
 
 
 def answer_json(answer: Answer) -> Json:
-    """Return Honeycomb's form of a query's results, and under `query` the time it is about.
+    """Return the results of a query in Honeycomb's format, and its time range under `query`.
 
-    `results` has one entry for each group; `series` one for each group and step of time in which it has events.
-    A HEATMAP is in the series alone, as Honeycomb has it, there as a list of [from, to, count]; `heatmaps` has the
-    borders between all of its rows.
+    `results` has an entry for each group, `series` one for each group and time step with events. As in Honeycomb, a
+    HEATMAP is only in the series, as a list of [from, to, count]. `heatmaps` has the edges of all of its rows.
     """
     query = answer.query
-    names = [*query.breakdowns, *(one.name for one in query.values)]
+    names = [*query.breakdowns, *(calculation.name for calculation in query.values)]
     series: dict[tuple[Any, ...], Json] = {}
     for point in answer.series:
         data = dict(zip(names, point.key + point.values, strict=True))
-        series[point.time, point.key] = data | {made.name: [] for made in answer.heatmaps}
-    for made, heatmap in answer.heatmaps.items():
+        series[point.time, point.key] = data | {calculation.name: [] for calculation in answer.heatmaps}
+    for calculation, heatmap in answer.heatmaps.items():
         for cell in heatmap.cells:
             edges = [heatmap.edges[cell.row], heatmap.edges[cell.row + 1], cell.count]
-            series[cell.time, cell.key][made.name].append(edges)
+            series[cell.time, cell.key][calculation.name].append(edges)
     return {
         "query": {"start_time": query.start, "end_time": query.end, "granularity": query.granularity},
-        "heatmaps": {made.name: list(heatmap.edges) for made, heatmap in answer.heatmaps.items()},
+        "heatmaps": {calculation.name: list(heatmap.edges) for calculation, heatmap in answer.heatmaps.items()},
         "complete": True,
         "data": {
-            "results": [{"data": dict(zip(names, one.key + one.values, strict=True))} for one in answer.groups],
+            "results": [{"data": dict(zip(names, group.key + group.values, strict=True))} for group in answer.groups],
             "series": [
-                {"time": iso(round(time * 1_000_000) * 1000, whole=True), "data": data}
+                {"time": iso(round(time * 1_000_000) * 1000, short=True), "data": data}
                 for (time, _), data in series.items()
             ],
         },
@@ -95,9 +94,9 @@ def comparison_json(comparison: Comparison) -> Json:
             {
                 "name": field.name,
                 "values": [
-                    {"value": one.value, "inside": one.inside, "outside": one.outside}
-                    | ({"from": one.low, "to": one.high} if one.low is not None else {})
-                    for one in field.values
+                    {"value": value.value, "inside": value.inside, "outside": value.outside}
+                    | ({"from": value.low, "to": value.high} if value.low is not None else {})
+                    for value in field.values
                 ],
             }
             for field in comparison.fields

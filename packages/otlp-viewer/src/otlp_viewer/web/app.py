@@ -1,4 +1,4 @@
-"""The Flask application: the receiver, the JSON API and the pages, for local hosts alone."""
+"""The Flask application: receiver, JSON API and pages. It accepts only local host names by default."""
 
 import json
 import os
@@ -27,73 +27,75 @@ POLICY = (
 
 
 PURPOSE = (
-    "This port takes OTLP over HTTP (OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf) at /v1/traces and /v1/logs,"
-    " and shows in a browser what it got."
+    "This port accepts OTLP over HTTP (OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf) at /v1/traces and /v1/logs."
+    " Open it in a browser to see traces and logs."
 )
 
 
 def create_app(store: Store | None = None, received: Callable[[Collection[str]], object] | None = None) -> Flask:
-    """Make the app; `received` is called with the trace ids of the spans of each request.
+    """Create the app. It calls `received` with the trace IDs of each request's spans.
 
-    VIEWER_ALLOWED_HOSTS (names separated by commas, a leading dot for all subdomains) adds to the
-    Host headers that are answered.
+    VIEWER_ALLOWED_HOSTS lists additional host names to accept, separated by commas. A leading dot includes all
+    subdomains.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = body.MAX_BYTES
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    stored = store or Store()
+    store = store or Store()
     more_hosts = os.environ.get("VIEWER_ALLOWED_HOSTS", "").lower().split(",")
     allowed = ["localhost", "127.0.0.1", "viewer", *filter(None, map(str.strip, more_hosts))]
-    # Who names hosts opens a forwarded port, which editors in a browser show in a preview of theirs.
+    # Additional hosts mean a forwarded port. Browser-based editors preview it in a frame.
     framed_by = "https: vscode-webview:" if any(more_hosts) else "'none'"
 
     @app.before_request
-    def refuse_strangers() -> None:
-        """Keep a page elsewhere from reading traces here, through a name it points at us or by asking from afar."""
+    def check_host_and_origin() -> None:
+        """Prevent other sites from reading traces by DNS rebinding or cross-origin requests."""
         if request.method == "PRI" or request.mimetype.startswith("application/grpc"):
-            abort(400, f"OTLP over gRPC is not spoken here. {PURPOSE}")
+            abort(400, f"OTLP over gRPC is not supported. {PURPOSE}")
         if not request.headers.get("Host"):
-            abort(400, f"A request names its host, and this one does not. {PURPOSE}")
+            abort(400, f"The request has no Host header. {PURPOSE}")
         host = request.host.lower()
-        # werkzeug cuts a trusted name at its first colon, so it can name no IPv6 address.
+        # werkzeug cuts trusted names at the first colon, so they cannot be IPv6 addresses.
         if not (re.fullmatch(r"\[::1\](:\d+)?", host) or host_is_trusted(host, allowed)):
             abort(
                 403,
-                f"This viewer does not answer to the host {host!r}. If the address is "
-                "yours, set VIEWER_ALLOWED_HOSTS to that host and start the viewer again.",
+                f"The viewer does not accept the host {host!r}. If it is yours, set VIEWER_ALLOWED_HOSTS to it and"
+                " restart the viewer.",
             )
         origin = request.headers.get("Origin")
         if request.method not in ("GET", "HEAD") and origin and urlsplit(origin).netloc.lower() != host:
-            abort(403, f"A page of {origin[:100]!r} may not ask this viewer.")
+            abort(403, f"The viewer does not accept requests from pages of {origin[:100]!r}.")
 
     @app.errorhandler(HTTPException)
-    def as_json(error: HTTPException) -> Response:
+    def error_response(error: HTTPException) -> Response:
         if request.path.startswith("/v1/"):
             return body.failure(request, error)
-        wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
-        if wanted == "text/html" and not request.path.startswith("/api/"):
+        best_type = request.accept_mimetypes.best_match(["application/json", "text/html"])
+        if best_type == "text/html" and not request.path.startswith("/api/"):
             return pages.error_page(error)
         response = jsonify(error=error.description)
         response.status_code = error.code or 500
         return response
 
     @app.errorhandler(duckdb.Error)
-    def failed(error: duckdb.Error) -> Response:
-        return as_json(ServiceUnavailable(f"The database has failed; ask again. {reason(error)}"))
+    def database_failed(error: duckdb.Error) -> Response:
+        return error_response(ServiceUnavailable(f"The database has failed. Try again. {reason(error)}"))
 
     @app.errorhandler(Invalid)
-    def refused(error: Invalid) -> Response:
-        return as_json(BadRequest(str(error)))
+    def invalid_query(error: Invalid) -> Response:
+        return error_response(BadRequest(str(error)))
 
     @app.errorhandler(MemoryError)
-    def too_large(error: MemoryError) -> Response:
-        return as_json(ServiceUnavailable("The answer needs more memory than there is; ask again, or ask for less."))
+    def out_of_memory(error: MemoryError) -> Response:
+        return error_response(
+            ServiceUnavailable("The response needs more memory than is available. Try again, or request less.")
+        )
 
     @app.after_request
-    def protect(response: Response) -> Response:
-        """Let a page run and load nothing but our own files, whatever is in a span."""
+    def add_security_headers(response: Response) -> Response:
+        """Restrict pages to scripts and files of the viewer, regardless of what a span contains."""
         response.headers["Content-Security-Policy"] = POLICY.format(framed_by)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "same-origin"
@@ -103,46 +105,46 @@ def create_app(store: Store | None = None, received: Callable[[Collection[str]],
     def traces() -> Response:
         limit = request.args.get("limit", "100")
         if not (re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= 1000):
-            abort(400, "limit must be a whole number from 1 to 1000")
-        return jsonify([api.summary_json(trace) for trace in stored.traces(int(limit))])
+            abort(400, "limit must be an integer from 1 to 1000")
+        return jsonify([api.summary_json(trace) for trace in store.traces(int(limit))])
 
     @app.get("/api/traces/<trace_id>")
     def trace(trace_id: str) -> Response:
         if not re.fullmatch("[0-9a-fA-F]{32}", trace_id):
-            abort(400, "a trace id is 32 hexadecimal digits")
+            abort(400, "a trace ID has 32 hexadecimal digits")
         trace_id = trace_id.lower()
         if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
-            if tree := stored.trees([trace_id]).get(trace_id):
+            if tree := store.trees([trace_id]).get(trace_id):
                 return Response(terminal.render(tree), mimetype="text/plain")
-        elif found := stored.read_trace(trace_id):
-            return Response(api.stream(*found, stored.trace_logs(trace_id)), mimetype="application/json")
-        raise NotFound("there is no trace with this id in memory")
+        elif summary_and_spans := store.read_trace(trace_id):
+            return Response(api.stream(*summary_and_spans, store.trace_logs(trace_id)), mimetype="application/json")
+        raise NotFound("no trace with this ID is in memory")
 
     @app.get("/api/columns")
     def columns() -> Response:
-        return jsonify([{"key_name": name, "type": type_} for name, type_ in stored.columns(signal()).items()])
+        return jsonify([{"key_name": name, "type": type_} for name, type_ in store.columns(signal()).items()])
 
     @app.post("/api/query")
-    def ask() -> Response:
+    def query() -> Response:
         if request.mimetype != "application/json":
             abort(415, "send the query as application/json")
         try:
-            given = json.loads(request.get_data())
+            specification = json.loads(request.get_data())
         except (ValueError, RecursionError) as error:
             abort(400, f"the body must be JSON: {error}")
-        return jsonify(api.answer_json(stored.query(stored.parse(given, signal=signal()))))
+        return jsonify(api.answer_json(store.query(store.parse(specification, signal=signal()))))
 
     def signal() -> str:
-        """Return what the request is about: spans, or with ?signal=logs log records."""
-        given = request.args.get("signal", "spans")
-        if given not in ("spans", "logs"):
+        """Return the signal of the request: spans, or logs with ?signal=logs."""
+        name = request.args.get("signal", "spans")
+        if name not in ("spans", "logs"):
             abort(400, "signal must be spans or logs")
-        return given
+        return name
 
     @app.get("/api/health")
     def health() -> Response:
-        return jsonify(status="ok", **asdict(stored.health()))
+        return jsonify(status="ok", **asdict(store.health()))
 
-    app.register_blueprint(receiver(stored, received))
-    app.register_blueprint(pages.pages(stored))
+    app.register_blueprint(receiver(store, received))
+    app.register_blueprint(pages.pages(store))
     return app

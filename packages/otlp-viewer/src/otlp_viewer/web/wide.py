@@ -1,6 +1,6 @@
-"""Writes spans and log records as JSON: wide events with Honeycomb's field names.
+"""Encodes spans and log records as JSON: wide events with Honeycomb's field names.
 
-Most attributes come again and again, and records of one origin share what it has: the text of each is made once.
+Most attributes and origins repeat, so their JSON is cached.
 """
 
 import json
@@ -9,34 +9,34 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import starmap
 
-from otlp_viewer.messages import Log, Record, Span, SpanEvent, SpanLink, read_attribute, read_resource, read_scope
+from otlp_viewer.messages import Log, Record, Span, SpanEvent, SpanLink, decode_attribute, decode_resource, decode_scope
 from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, column_name
 from otlp_viewer.values import Value
 
-LONGEST_CACHED = 256  # bytes of an attribute
+MAX_CACHED_SIZE = 256  # bytes of an attribute
 
 NAMES = frozenset(
     {*SPAN_FIELDS, *LOG_FIELDS, "time", "events", "links", "trace_state"}
     | {f"dropped_{what}_count" for what in ("attributes", "events", "links")}
 )
-"""Everything that a field can be called."""
+"""All names of fields that are not attributes."""
 
-text = json.JSONEncoder(ensure_ascii=False).encode
+encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def span_json(span: Span) -> str:
-    """Return a span's fields, and beside them its own attributes and those of its scope and resource.
+    """Encode a span's fields and its attributes, including those of its scope and resource.
 
-    An attribute that has the name of a field is called attributes.<name>.
+    An attribute with the name of a field is renamed to attributes.<name>.
     """
     message = span.message
     code, description = span.status
     fields = (
-        f'"time": "{iso(span.start_ns)}", "name": {text(message.name)}, "duration_ms": {span.duration_ms!r},'
+        f'"time": "{iso(span.start_ns)}", "name": {encode(message.name)}, "duration_ms": {span.duration_ms!r},'
         f' "trace.trace_id": "{message.trace_id.hex()}", "trace.span_id": "{message.span_id.hex()}",'
         f' "span.kind": "{span.kind}", "status_code": {code}, "error": {"true" if code == 2 else "false"},'
-        f' "events": {text([*map(_event, span.events)]) if message.events else "[]"},'
-        f' "links": {text([*map(_link, span.links)]) if message.links else "[]"}'
+        f' "events": {encode([*map(_event, span.events)]) if message.events else "[]"},'
+        f' "links": {encode([*map(_link, span.links)]) if message.links else "[]"}'
     )
     for name, value in (
         ("trace.parent_id", span.parent_id),
@@ -46,15 +46,15 @@ def span_json(span: Span) -> str:
         ("dropped_links_count", message.dropped_links),
     ):
         if value:
-            fields += f', "{name}": {text(value)}'
+            fields += f', "{name}": {encode(value)}'
     return _wide(fields, span, SPAN_FIELDS)
 
 
 def log_json(log: Log) -> str:
-    """Return a log record's fields and attributes, as `span_json` does."""
+    """Encode a log record in the same way as a span."""
     fields = (
-        f'"time": "{iso(log.time_ns)}", "severity_text": {text(log.severity_text)},'
-        f' "severity_number": {log.severity_number}, "body": {text(log.body)}'
+        f'"time": "{iso(log.time_ns)}", "severity_text": {encode(log.severity_text)},'
+        f' "severity_number": {log.severity_number}, "body": {encode(log.body)}'
     )
     for name, value in (
         ("event.name", log.event_name),
@@ -62,68 +62,72 @@ def log_json(log: Log) -> str:
         ("trace.span_id", log.span_id),
     ):
         if value:
-            fields += f', "{name}": {text(value)}'
+            fields += f', "{name}": {encode(value)}'
     return _wide(fields, log, LOG_FIELDS)
 
 
 def _event(event: SpanEvent) -> dict[str, Value]:
-    found = {"name": event.name, "time": iso(event.time_ns), "attributes": event.attributes}
-    return found | ({"dropped_attributes_count": event.dropped_attributes} if event.dropped_attributes else {})
+    result = {"name": event.name, "time": iso(event.time_ns), "attributes": event.attributes}
+    return result | ({"dropped_attributes_count": event.dropped_attributes} if event.dropped_attributes else {})
 
 
 def _link(link: SpanLink) -> dict[str, Value]:
-    found: dict[str, Value] = {"trace_id": link.trace_id, "span_id": link.span_id, "attributes": link.attributes}
+    result: dict[str, Value] = {"trace_id": link.trace_id, "span_id": link.span_id, "attributes": link.attributes}
     if link.trace_state:
-        found["trace_state"] = link.trace_state
-    return found | ({"dropped_attributes_count": link.dropped_attributes} if link.dropped_attributes else {})
+        result["trace_state"] = link.trace_state
+    return result | ({"dropped_attributes_count": link.dropped_attributes} if link.dropped_attributes else {})
 
 
 def _wide(fields: str, record: Record, reserved: Collection[str]) -> str:
-    """Return the fields with all attributes beside them: own ones go before the scope's, the scope's before others."""
-    shared, others = _origin(record.service, record.resource_message, record.scope_message)
-    fields += shared
+    """Add all attributes to the fields. Those of the record override the scope's, and the scope's the resource's."""
+    origin_fields, origin_attributes = _origin(record.service, record.resource_message, record.scope_message)
+    fields += origin_fields
     if count := record.message.dropped_attributes:
         fields += f', "dropped_attributes_count": {count}'
-    own = [_cached(one) if len(one) <= LONGEST_CACHED else _attribute(one) for one in record.message.attributes]
-    beside = others | dict(own)
-    if not NAMES.isdisjoint(beside):
+    own_attributes = [
+        _cached_attribute(message) if len(message) <= MAX_CACHED_SIZE else _attribute(message)
+        for message in record.message.attributes
+    ]
+    attributes = origin_attributes | dict(own_attributes)
+    if not NAMES.isdisjoint(attributes):
         names = {*reserved, *json.loads(f"{{{fields}}}")}
-        for name in names.intersection(beside):
+        for name in names.intersection(attributes):
             renamed = column_name(name, names)
-            beside[renamed] = text(renamed) + beside.pop(name).removeprefix(text(name))
-    return f"{{{', '.join([fields, *beside.values()])}}}"
+            attributes[renamed] = encode(renamed) + attributes.pop(name).removeprefix(encode(name))
+    return f"{{{', '.join([fields, *attributes.values()])}}}"
 
 
 @lru_cache(64)
 def _origin(service: str, resource: bytes, scope: bytes) -> tuple[str, dict[str, str]]:
-    """Return the fields that records of one origin share, and the other attributes, which are like _attribute's."""
-    made = read_scope(scope)
-    attributes = {**read_resource(resource)}
+    """Return the fields of an origin as JSON, and its attributes as `_attribute` encodes them, by name."""
+    decoded_scope = decode_scope(scope)
+    attributes = {**decode_resource(resource)}
     attributes.pop("service.name", None)  # it is a field
-    attributes |= made.attributes
+    attributes |= decoded_scope.attributes
     fields = (
-        f', "service.name": {text(service)}, "library.name": {text(made.name)}, "library.version": {text(made.version)}'
+        f', "service.name": {encode(service)}, "library.name": {encode(decoded_scope.name)},'
+        f' "library.version": {encode(decoded_scope.version)}'
     )
     return fields, dict(starmap(_pair, attributes.items()))
 
 
 def _attribute(message: bytes) -> tuple[str, str]:
-    """Return the name of an attribute, and it as JSON."""
-    return _pair(*read_attribute(message))
+    """Return the name of an encoded attribute, and the attribute as JSON."""
+    return _pair(*decode_attribute(message))
 
 
-_cached = lru_cache(16_384)(_attribute)
+_cached_attribute = lru_cache(16_384)(_attribute)
 
 
 def _pair(name: str, value: Value) -> tuple[str, str]:
-    return name, f"{text(name)}: {text(value)}"
+    return name, f"{encode(name)}: {encode(value)}"
 
 
-def iso(nanoseconds: int, whole: bool = False) -> str:
-    """Return a time as ISO 8601 in UTC, with microseconds (with `whole`, only where there are any)."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+def iso(nanoseconds: int, short: bool = False) -> str:
+    """Format a time as ISO 8601 in UTC with microseconds. `short` leaves them out if they are zero."""
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     second = _second(seconds)
-    return second + ("Z" if whole and not rest else f".{rest // 1000:06}Z")
+    return second + ("Z" if short and not fraction else f".{fraction // 1000:06}Z")
 
 
 @lru_cache(1024)
