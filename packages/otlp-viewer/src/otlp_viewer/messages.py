@@ -181,7 +181,7 @@ class Log(Record):
     ) -> None:
         super().__init__(row, wire.Log.FromString(record), service, resource, scope)
         self.time_ns = time_ns
-        """When it happened, was observed, or was received: the first of these that is set."""
+        """When it happened, or else was observed, or else was received."""
         self.severity_number = severity_number
         """0 if none was sent and it does not follow from the text."""
         self.trace_id = trace_id

@@ -107,7 +107,7 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class Trace(Outline):
-    """A trace to draw as a tree. Only a few spans of a large trace are read completely."""
+    """A trace to draw as a tree. Only a few spans of a large trace are ever decoded."""
 
     read: Callable[[Sequence[int]], Iterable[Span]]
     """Yields the spans of these rows that are still stored."""
@@ -124,7 +124,7 @@ class SpanReference:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSummary:
-    """The stored spans of a service. Durations are those of its entry spans: roots, servers and consumers."""
+    """The stored spans of a service. Durations are those of its entry spans: roots, server and consumer spans."""
 
     name: str
     spans: int
@@ -170,9 +170,9 @@ class TraceFilter:
     matching: "Query | None" = None
     """At least one span matches the filters and time range of this query."""
     box: "Box | None" = None
-    """And is in this part of a heatmap."""
+    """That span is also in this part of a heatmap."""
     also: "Sequence[Filter]" = ()
-    """And matches all of these filters."""
+    """That span also matches all of these filters."""
 
 
 STATUSES = ("error", "ok", "2xx", "3xx", "4xx", "5xx")
@@ -198,7 +198,7 @@ class LogFilter:
     matching: "Query | None" = None
     """The log record matches the filters and time range of this query."""
     also: "Sequence[Filter]" = ()
-    """And matches all of these filters."""
+    """The log record also matches all of these filters."""
 
 
 ALL_TRACES, ALL_LOGS = TraceFilter(), LogFilter()

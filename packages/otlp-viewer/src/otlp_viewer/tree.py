@@ -92,7 +92,7 @@ def _parent(child: S, candidates: list[S]) -> S:
 
 
 def has_cycle(spans: Iterable[tuple[str, str | None]]) -> bool:
-    """Return whether the parents of any span form a cycle. A span is given by its ID and its parent's ID."""
+    """Return whether the parents of any span form a cycle. Each span is a pair of its ID and its parent's ID."""
     ids: set[str] = set()
     children: dict[str | None, list[str]] = {}
     for span_id, parent_id in spans:

@@ -54,7 +54,7 @@ def as_text(value: Value) -> tuple[Type, str]:
 
 
 def from_text(text: str | float | None, types: Iterable[str]) -> Any:
-    """Convert the text of a column back to a value. `types` are those of the column; with strings, it stays text."""
+    """Convert text from a column back to a value. It stays text if `types`, those of the column, include strings."""
     if not isinstance(text, str) or not types or "string" in types or len(set(types) - {"integer", "float"}) > 1:
         return text
     return _parse(text) if text not in ("true", "false") or "boolean" in types else text

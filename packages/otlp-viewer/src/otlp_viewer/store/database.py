@@ -13,7 +13,7 @@ MIN_MEMORY = 64 * MEGABYTE
 class Database:
     """DuckDB with spans and logs in the attached database `stored`, in memory or in a file.
 
-    Raises ValueError, with the reason, if the file cannot be opened or does not belong to the viewer.
+    Raises ValueError, with the reason, if the file cannot be opened or is not an otlp-viewer database.
     """
 
     def __init__(self, path: str, memory: int) -> None:
@@ -61,9 +61,9 @@ class Database:
             )
             self.connection.execute("INSERT INTO stored.layout VALUES (?)", [LAYOUT])
         elif ("layout",) not in tables:
-            raise ValueError(f"{path} is not a database of the viewer")
+            raise ValueError(f"{path} is not an otlp-viewer database")
         elif self.connection.execute("SELECT version FROM stored.layout").fetchall() != [(LAYOUT,)]:
-            raise ValueError(f"{path} was written by another version of the viewer; move or delete it")
+            raise ValueError(f"{path} was written by another version of otlp-viewer; move or delete it")
 
     def used(self) -> int:
         """Return the size of spans and logs in bytes."""

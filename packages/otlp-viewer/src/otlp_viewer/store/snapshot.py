@@ -129,7 +129,7 @@ class Snapshot:
         return f"coalesce({', '.join(parts)})" if len(parts) > 1 else parts[0] if parts else "NULL"
 
     def contains(self, needle: str) -> str:
-        """Return the SQL condition that a value of a record `s` contains `needle`, SQL for lowercase text."""
+        """Return the SQL condition for records `s` that contain a text. `needle` is SQL for the text in lowercase."""
         fields = {"spans": "s.name, s.status_message, s.others", "logs": "s.body, s.severity_text, s.event_name"}
         values = f"{fields[self._catalog.signal]}, o.service, o.scope_name"
         maps = "".join(f", array_to_string(map_values({table}.attributes), chr(10))" for table in ("s", "o"))
@@ -155,7 +155,7 @@ class Snapshot:
         return batches
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Execute a statement with those of the parameters that it contains, such as $p1, and return its rows.
+        """Execute a statement and return its rows. Passes only the parameters that it contains, such as $p1.
 
         Raises TooExpensive if it takes too much time or memory.
         """

@@ -38,7 +38,7 @@ class Store(Writer):
     """Stores spans and logs, in memory or in the file `path`, and drops the oldest. Thread-safe.
 
     `memory` limits DuckDB's memory in bytes: half is for compressed records, the rest for queries. Raises ValueError,
-    with the reason, if the file cannot be opened or does not belong to the viewer. Every query raises duckdb.Error if
+    with the reason, if the file cannot be opened or is not an otlp-viewer database. Every query raises duckdb.Error if
     the database has failed.
     """
 
@@ -130,7 +130,7 @@ class Store(Writer):
             return summaries.count(snapshot, trace_filter)
 
     def trees(self, trace_ids: Collection[str]) -> dict[str, Trace]:
-        """Return those of the traces that are stored, by ID, to draw them as trees."""
+        """Return the stored traces among these IDs, by ID, for rendering as trees."""
         outlines = {trace_id: self.outline(trace_id) for trace_id in trace_ids}
         return {
             trace_id: Trace(outline.summary, outline.spans, self.spans)

@@ -155,11 +155,11 @@ def _summaries(snapshot: Snapshot, rows: Sequence[tuple[Any, ...]]) -> list[Trac
     )
     details = {row[0]: row[1:] for row in detail_rows}
     # In a cycle, at least one parent does not start before its child.
-    cyclic = _cyclic(snapshot, [trace for trace, _, lost, suspect, *_ in detail_rows if suspect and not lost])
+    cyclic = _cyclic(snapshot, [trace for trace, _, orphans, suspect, *_ in detail_rows if suspect and not orphans])
     types = snapshot.columns.get(FIELDS["status"], frozenset())
     result = []
     for trace, start, duration, extent, spans, errors, roots, matched_span, matched_row in rows:
-        services, lost, _, name, service, parent, route, status, path, url = details[trace]
+        services, orphans, _, name, service, parent, route, status, path, url = details[trace]
         result.append(
             TraceSummary(
                 trace_id=trace,
@@ -170,7 +170,7 @@ def _summaries(snapshot: Snapshot, rows: Sequence[tuple[Any, ...]]) -> list[Trac
                 duration_ms=duration,
                 span_count=spans,
                 error=errors > 0,
-                complete=parent is None and not lost and trace not in cyclic,
+                complete=parent is None and not orphans and trace not in cyclic,
                 route=route if parent is None else None,
                 status=from_text(status, types) if parent is None else None,
                 path=path_of(name, route, path, url),

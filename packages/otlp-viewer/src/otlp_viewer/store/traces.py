@@ -132,8 +132,8 @@ def _summarize(trace_id: str, spans: Sequence[SpanOutline]) -> TraceSummary:
     start = min(span.start_ns for span in spans)
     extent = (max(span.start_ns + round(span.duration_ms * 1e6) for span in spans) - start) / 1e6
     ids = {span.span_id for span in spans}
-    lost = any(span.parent_id not in ids for span in spans if span.parent_id is not None)
-    lost = lost or tree.has_cycle((span.span_id, span.parent_id) for span in spans)
+    detached = any(span.parent_id not in ids for span in spans if span.parent_id is not None)
+    detached = detached or tree.has_cycle((span.span_id, span.parent_id) for span in spans)
     return TraceSummary(
         trace_id=trace_id,
         name=first.name,
@@ -143,7 +143,7 @@ def _summarize(trace_id: str, spans: Sequence[SpanOutline]) -> TraceSummary:
         duration_ms=first.duration_ms if roots == 1 else extent,
         span_count=len(spans),
         error=any(span.error for span in spans),
-        complete=root is not None and not lost,
+        complete=root is not None and not detached,
         route=root.route if root else None,
         status=root.status if root else None,
         path=path_of(first.name, first.route, first.path, first.url),

@@ -55,14 +55,14 @@ class Writer:
         self._timer: threading.Timer | None = None
         self._readers = 0
         self._pausing = False
-        """Whether new reads and writes must wait because `_pause` waits for the running reads to end."""
+        """Whether `_pause` is waiting. New queries and writes then wait too."""
         self._next_pause = 0.0
         self._catalogs: dict[str, Catalog] = {}
         self._honeycomb_pages: dict[str, str] = {}
         self._broken = False
         """Whether the database must be reopened."""
         self._failure: duckdb.Error | None = None
-        """The last error after which it had to be reopened."""
+        """The error that broke the database last."""
         self._retry_at = 0.0
         """When to try to write again."""
         self._open()
@@ -165,9 +165,9 @@ class Writer:
                 table.write()
             self._catalogs.pop(table.signal, None)
         if tables:
-            self._make_room()
+            self._free_memory()
 
-    def _make_room(self) -> None:
+    def _free_memory(self) -> None:
         """Compress new rows once there are many, and drop the oldest if memory is full.
 
         Both free memory only while no query is running.
@@ -183,7 +183,7 @@ class Writer:
     def _pause(self) -> bool:
         """Wait for running queries to end while new ones wait. Return whether all have ended.
 
-        After a wait in vain, the next one starts after MAX_PAUSE, so that half of the time remains for queries.
+        If that takes longer than MAX_PAUSE, it does not wait again for as long, so that queries get half of the time.
         """
         if self._readers and time.monotonic() >= self._next_pause:
             self._pausing = True
@@ -307,7 +307,7 @@ class Writer:
 
     @property
     def version(self) -> tuple[int, int]:
-        """Numbers for spans and logs that change with new records; 0 before the first one."""
+        """Version numbers of the spans and the logs, which change with new records; 0 if there were none."""
         return self._version["spans"], self._version["logs"]
 
     def honeycomb_page(self, service: str) -> str:
