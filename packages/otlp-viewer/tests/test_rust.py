@@ -16,6 +16,9 @@ name = "depot"
 version = "0.1.0"
 edition = "2021"
 
+[profile.dev]
+debug = false
+
 [dependencies]
 opentelemetry = "=0.31.0"
 opentelemetry_sdk = "=0.31.0"
@@ -73,8 +76,10 @@ def rust(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([cargo, "fetch", "-q"], cwd=folder, capture_output=True, text=True, timeout=300)
     if done.returncode != 0:
         pytest.skip(f"cargo could not get the SDK: {done.stderr[-500:]}")
-    subprocess.run([cargo, "build", "-q", "--offline"], cwd=folder, check=True, timeout=900)
-    return folder / "target" / "debug" / "depot"
+    target = tmp_path_factory.getbasetemp() / "cargo"  # both modules that use this fixture share what is compiled
+    build = [cargo, "build", "-q", "--offline", "--target-dir", target]
+    subprocess.run(build, cwd=folder, check=True, timeout=900)
+    return target / "debug" / "depot"
 
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
