@@ -543,6 +543,16 @@ def test_live_updates_contain_only_news(client: FlaskClient, store: Store) -> No
     assert client.get("/traces", headers=asking).status_code == 200
 
 
+def test_a_live_page_learns_that_the_viewer_was_cleared_or_started_again(client: FlaskClient, store: Store) -> None:
+    add(store, [span(1)])
+    before = {"X-Live": "1", "If-None-Match": client.get("/traces", headers=HTML).headers["ETag"], **HTML}
+    store.clear()
+    assert client.get("/traces", headers=before).status_code == 200
+    started_again = Store()
+    add(started_again, [span(1)])
+    assert create_app(started_again).test_client().get("/traces", headers=before).status_code == 200
+
+
 # A trace
 
 

@@ -66,7 +66,7 @@ class Writer:
         self._retry_at = 0.0
         """When to try to write again."""
         self._open()
-        self._version = {signal: table.last_row for signal, table in self._tables.items()}
+        self._version = dict.fromkeys(SIGNALS, time.time_ns())
 
     def _open(self) -> None:
         """Open the database. Raises ValueError."""
@@ -203,8 +203,9 @@ class Writer:
         """Delete all records."""
         with self._lock:
             self._write()
-            for table in self._tables.values():
+            for signal, table in self._tables.items():
                 table.clear()
+                self._version[signal] += 1
             self._catalogs.clear()
 
     # Recovery
@@ -307,7 +308,7 @@ class Writer:
 
     @property
     def version(self) -> tuple[int, int]:
-        """Version numbers of the spans and the logs, which change with new records; 0 if there were none."""
+        """Version numbers of the spans and the logs. They change with the records, and differ between processes."""
         return self._version["spans"], self._version["logs"]
 
     def honeycomb_page(self, service: str) -> str:
