@@ -286,7 +286,7 @@ def command_line() -> Parser:
     parser = Parser(prog="traced-flask", description="Check that traces reach Honeycomb, and set up its pages.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     dataset = Parser(add_help=False)
-    dataset.add_argument("--dataset", type=slug, help="default: that of the service; for marker, all")
+    dataset.add_argument("--dataset", type=slug, help="default: the dataset of the service; for marker, all datasets")
     file = Parser(add_help=False)
     file.add_argument("--queries", metavar="FILE", default="queries.json", help="default: queries.json")
 
