@@ -167,11 +167,11 @@ class TraceFilter:
     end_ns: int = 0
     """The trace started from `start_ns` until before `end_ns`."""
     max_duration_ms: float = 0
-    matching: "Query | None" = None
+    query: "Query | None" = None
     """At least one span matches the filters and time range of this query."""
     box: "Box | None" = None
     """That span is also in this part of a heatmap."""
-    also: "Sequence[Filter]" = ()
+    extra_filters: "Sequence[Filter]" = ()
     """That span also matches all of these filters."""
 
 
@@ -195,9 +195,9 @@ class LogFilter:
     start_ns: int = 0
     end_ns: int = 0
     """From `start_ns` until before `end_ns`."""
-    matching: "Query | None" = None
+    query: "Query | None" = None
     """The log record matches the filters and time range of this query."""
-    also: "Sequence[Filter]" = ()
+    extra_filters: "Sequence[Filter]" = ()
     """The log record also matches all of these filters."""
 
 

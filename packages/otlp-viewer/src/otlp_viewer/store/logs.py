@@ -71,9 +71,11 @@ def _conditions(snapshot: Snapshot, log_filter: LogFilter) -> tuple[str, dict[st
     if log_filter.attribute:
         name, parameters["value"] = log_filter.attribute
         conditions.append(f"({snapshot.expression(name)})::VARCHAR = $value")
-    if log_filter.matching is not None:
-        sql = Compiled(snapshot, log_filter.matching)
-        matches = sql.where + (f" AND {sql.all_or_any(log_filter.also, False)}" if log_filter.also else "")
+    if log_filter.query is not None:
+        sql = Compiled(snapshot, log_filter.query)
+        matches = sql.where + (
+            f" AND {sql.all_or_any(log_filter.extra_filters, False)}" if log_filter.extra_filters else ""
+        )
         conditions.append(f"s.row IN (SELECT row FROM ({sql.source()}) WHERE {matches})")
         parameters |= sql.parameters
     return " AND ".join(conditions), parameters

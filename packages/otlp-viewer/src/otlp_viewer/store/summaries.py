@@ -117,12 +117,12 @@ def _filtered(snapshot: Snapshot, trace_filter: TraceFilter) -> tuple[str, str, 
         conditions.append("bool_or(parent IS NULL AND length(status) = 3 AND starts_with(status, $status))")
         parameters["status"] = trace_filter.status[0]
     source = f"(SELECT *, NULL AS matched_span, NULL AS matched_row FROM ({snapshot.source(FIELDS)}))"
-    if trace_filter.matching is not None:
-        sql = Compiled(snapshot, trace_filter.matching)
+    if trace_filter.query is not None:
+        sql = Compiled(snapshot, trace_filter.query)
         trace, span, value = map(sql.text, ("trace.trace_id", "trace.span_id", "duration_ms"))
         where = sql.where
-        if trace_filter.also:
-            where += f" AND {sql.all_or_any(trace_filter.also, False)}"
+        if trace_filter.extra_filters:
+            where += f" AND {sql.all_or_any(trace_filter.extra_filters, False)}"
         if trace_filter.box is not None:
             value, inside = in_box(sql, trace_filter.box)
             where += f" AND {inside}"

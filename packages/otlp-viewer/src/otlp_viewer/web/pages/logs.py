@@ -49,7 +49,7 @@ def _page(site: Site) -> str:
         try:
             filters, also = common.read_also(store, "logs")
             query = common.only_filters(common.read_query(request.args.get("query") or "{}"))
-            narrow = replace(narrow, matching=common.timed(store, query, signal="logs"), also=filters)
+            narrow = replace(narrow, query=common.timed(store, query, signal="logs"), extra_filters=filters)
         except Invalid as error:
             problem = str(error)
     offset = integer(parameter("from"), 0, 10**9)
@@ -69,8 +69,8 @@ def _page(site: Site) -> str:
         severities=SEVERITIES,
         ranges=RANGES,
         chart=chart,
-        about=common.about_text(also) if narrow.matching else "",
-        query=_query(narrow) if not (narrow.text or narrow.matching) else None,
+        about=common.about_text(also) if narrow.query else "",
+        query=_query(narrow) if not (narrow.text or narrow.query) else None,
     )
 
 

@@ -51,13 +51,13 @@ def _page(site: Site) -> str:
         narrow=narrow,
         narrowed=narrow != TraceFilter() or bool(problems),
         problems=problems,
-        about=common.about_text(also) if narrow.matching is not None else "",
+        about=common.about_text(also) if narrow.query is not None else "",
         sorts=SORTS,
         order=order,
         ascending=ascending,
         statuses=STATUSES,
         ranges=RANGES,
-        query=_query(narrow) if narrow.matching is None and not narrow.text else None,
+        query=_query(narrow) if narrow.query is None and not narrow.text else None,
     )
 
 
@@ -115,7 +115,7 @@ def _filter(site: Site) -> tuple[TraceFilter, list[str], list[Json]]:
             if start is not None or end is not None:
                 query = replace(query, start=max(start or 0, 0), end=query.end if end is None else min(end, 9e9))
             filters, also = common.read_also(site.store)
-            narrow = replace(narrow, matching=query, box=box, also=filters)
+            narrow = replace(narrow, query=query, box=box, extra_filters=filters)
         except Invalid as error:
             problems.append(str(error))
         return narrow, problems, also
