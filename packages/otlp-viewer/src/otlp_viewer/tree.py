@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 
@@ -54,10 +55,10 @@ def walk(spans: Iterable[S]) -> Iterator[Node[S]]:
             children.setdefault(id(_parent(span, by_id[span.parent_id])), []).append(span)
         else:
             orphans.append(Node(span, 0, True, "parent not received"))
-    cycles = (Node(span, 0, True, "its parents form a cycle") for span in by_start)
 
     seen: set[int] = set()
-    for top in (*roots, *orphans, *cycles):
+    cycles = (Node(span, 0, True, "its parents form a cycle") for span in by_start if id(span) not in seen)
+    for top in chain(roots, orphans, cycles):
         stack = [top]
         while stack:
             node = stack.pop()

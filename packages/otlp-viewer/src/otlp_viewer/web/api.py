@@ -10,7 +10,7 @@ from otlp_viewer.query.types import Answer, Comparison
 from otlp_viewer.web.wide import iso, log_json, span_json
 
 Json = dict[str, Any]
-CHUNK_SIZE = 64 * 1024  # characters
+CHUNK_SIZE = 256 * 1024  # characters
 
 
 def summary_json(trace: TraceSummary) -> Json:

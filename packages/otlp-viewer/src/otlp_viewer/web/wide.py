@@ -13,6 +13,7 @@ from otlp_viewer.messages import Log, Record, Span, SpanEvent, SpanLink, decode_
 from otlp_viewer.model import LOG_FIELDS, SPAN_FIELDS, column_name
 from otlp_viewer.values import Value
 
+MAX_CACHED = 16_384
 MAX_CACHED_SIZE = 256  # bytes of an attribute
 
 NAMES = frozenset(
@@ -38,15 +39,16 @@ def span_json(span: Span) -> str:
         f' "events": {encode([*map(_event, span.events)]) if message.events else "[]"},'
         f' "links": {encode([*map(_link, span.links)]) if message.links else "[]"}'
     )
-    for name, value in (
-        ("trace.parent_id", span.parent_id),
-        ("status_message", description),
-        ("trace_state", message.trace_state),
-        ("dropped_events_count", message.dropped_events),
-        ("dropped_links_count", message.dropped_links),
-    ):
-        if value:
-            fields += f', "{name}": {encode(value)}'
+    if parent_id := span.parent_id:
+        fields += f', "trace.parent_id": "{parent_id}"'
+    if description:
+        fields += f', "status_message": {encode(description)}'
+    if trace_state := message.trace_state:
+        fields += f', "trace_state": {encode(trace_state)}'
+    if count := message.dropped_events:
+        fields += f', "dropped_events_count": {count}'
+    if count := message.dropped_links:
+        fields += f', "dropped_links_count": {count}'
     return _wide(fields, span, SPAN_FIELDS)
 
 
@@ -84,11 +86,7 @@ def _wide(fields: str, record: Record, reserved: Collection[str]) -> str:
     fields += origin_fields
     if count := record.message.dropped_attributes:
         fields += f', "dropped_attributes_count": {count}'
-    own_attributes = [
-        _cached_attribute(message) if len(message) <= MAX_CACHED_SIZE else _attribute(message)
-        for message in record.message.attributes
-    ]
-    attributes = origin_attributes | dict(own_attributes)
+    attributes = origin_attributes | dict(map(_attribute, record.message.attributes))
     if not NAMES.isdisjoint(attributes):
         names = {*reserved, *json.loads(f"{{{fields}}}")}
         for name in names.intersection(attributes):
@@ -99,7 +97,7 @@ def _wide(fields: str, record: Record, reserved: Collection[str]) -> str:
 
 @lru_cache(64)
 def _origin(service: str, resource: bytes, scope: bytes) -> tuple[str, dict[str, str]]:
-    """Return the fields of an origin as JSON, and its attributes as `_attribute` encodes them, by name."""
+    """Return the fields of an origin as JSON, and its attributes as `_pair` encodes them, by name."""
     decoded_scope = decode_scope(scope)
     attributes = {**decode_resource(resource)}
     attributes.pop("service.name", None)  # it is a field
@@ -111,12 +109,19 @@ def _origin(service: str, resource: bytes, scope: bytes) -> tuple[str, dict[str,
     return fields, dict(starmap(_pair, attributes.items()))
 
 
-def _attribute(message: bytes) -> tuple[str, str]:
-    """Return the name of an encoded attribute, and the attribute as JSON."""
-    return _pair(*decode_attribute(message))
+class Attributes(dict[bytes, tuple[str, str]]):
+    """Caches the names of encoded attributes, and the attributes as JSON. Faster than functools.lru_cache."""
+
+    def __missing__(self, message: bytes) -> tuple[str, str]:
+        pair = _pair(*decode_attribute(message))
+        if len(message) <= MAX_CACHED_SIZE:
+            if len(self) >= MAX_CACHED:
+                self.clear()
+            self[message] = pair
+        return pair
 
 
-_cached_attribute = lru_cache(16_384)(_attribute)
+_attribute = Attributes().__getitem__
 
 
 def _pair(name: str, value: Value) -> tuple[str, str]:
