@@ -32,7 +32,7 @@ def pages(store: Store) -> Blueprint:
     for filter_ in (
         common.from_query,
         common.without,
-        common.narrowed_by,
+        common.replace_filters,
         query.key_text,
         query.dash,
         query.lines_data,

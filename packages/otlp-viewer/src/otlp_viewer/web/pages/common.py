@@ -156,11 +156,11 @@ def equality_filters(pairs: Iterable[tuple[str, Any]]) -> list[Json]:
     ]
 
 
-def narrowed(query: Mapping[str, Any], narrowing: Iterable[Json]) -> Json:
+def add_filters(query: Mapping[str, Any], filters: Iterable[Json]) -> Json:
     """Return the query with additional filters, all of which must match. Not for OR queries."""
     existing = query.get("filters")
-    filters = [*(existing if isinstance(existing, list) else ()), *narrowing]
-    unique = list({json.dumps(filter_, sort_keys=True): filter_ for filter_ in filters}.values())
+    all_filters = [*(existing if isinstance(existing, list) else ()), *filters]
+    unique = list({json.dumps(filter_, sort_keys=True): filter_ for filter_ in all_filters}.values())
     rest = {name: value for name, value in query.items() if name != "filter_combination"}
     return rest | ({"filters": unique} if unique else {})
 
@@ -192,7 +192,7 @@ def logs_url(query: Mapping[str, Any], also: Iterable[Json] = ()) -> str:
 def _url_parameters(query: Mapping[str, Any], also: Iterable[Json]) -> dict[str, str]:
     filters, more = only_filters(query), list(also)
     if more and not matches_any(filters):
-        filters, more = narrowed(filters, more), []
+        filters, more = add_filters(filters, more), []
     return ({"query": to_text(filters)} if filters else {}) | ({"also": to_text(more)} if more else {})
 
 
@@ -215,7 +215,7 @@ def without(query: Mapping[str, Any], *names: str) -> Json:
     return {name: value for name, value in query.items() if name not in names}
 
 
-def narrowed_by(query: Mapping[str, Any], filters: Mapping[str, Any]) -> Json:
+def replace_filters(query: Mapping[str, Any], filters: Mapping[str, Any]) -> Json:
     """Replace the filters of a query."""
     return without(query, "filters", "filter_combination") | {
         name: filters[name] for name in ("filters", "filter_combination") if name in filters

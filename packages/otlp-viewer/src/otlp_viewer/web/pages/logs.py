@@ -32,7 +32,7 @@ def _page(site: Site) -> str:
     start, end = format.finite(parameter("start")), format.finite(parameter("end"))
     if parameter("range") in map(str, RANGES):
         start, end = time.time() - int(parameter("range")), None
-    narrow = LogFilter(
+    criteria = LogFilter(
         service=parameter("service"),
         severity=severity,
         trace_id=parameter("trace_id").lower(),
@@ -43,18 +43,18 @@ def _page(site: Site) -> str:
         start_ns=nanoseconds(start),
         end_ns=nanoseconds(end),
     )
-    problem = "Write an attribute as name=value." if parameter("attribute").strip() and not narrow.attribute else ""
+    problem = "Write an attribute as name=value." if parameter("attribute").strip() and not criteria.attribute else ""
     also: list[Json] = []
     if request.args.get("query") or request.args.get("also"):
         try:
             filters, also = common.read_also(store, "logs")
             query = common.only_filters(common.read_query(request.args.get("query") or "{}"))
-            narrow = replace(narrow, query=common.timed(store, query, signal="logs"), extra_filters=filters)
+            criteria = replace(criteria, query=common.timed(store, query, signal="logs"), extra_filters=filters)
         except Invalid as error:
             problem = str(error)
     offset = integer(parameter("from"), 0, 10**9)
-    logs = store.logs(PAGE_SIZE + 1, narrow, offset=offset)
-    chart = _chart(site, narrow) if logs or narrow != LogFilter() else None
+    logs = store.logs(PAGE_SIZE + 1, criteria, offset=offset)
+    chart = _chart(site, criteria) if logs or criteria != LogFilter() else None
     return render_template(
         "logs.html",
         page="logs",
@@ -63,14 +63,14 @@ def _page(site: Site) -> str:
         more=len(logs) > PAGE_SIZE,
         offset=offset,
         on_a_page=PAGE_SIZE,
-        narrow=narrow,
-        narrowed=narrow != LogFilter() or bool(problem),
+        criteria=criteria,
+        filtered=criteria != LogFilter() or bool(problem),
         problem=problem,
         severities=SEVERITIES,
         ranges=RANGES,
         chart=chart,
-        about=common.about_text(also) if narrow.query else "",
-        query=_query(narrow) if not (narrow.text or narrow.query) else None,
+        about=common.about_text(also) if criteria.query else "",
+        query=_query(criteria) if not (criteria.text or criteria.query) else None,
     )
 
 
@@ -80,37 +80,37 @@ def _pair(text: str) -> tuple[str, str] | None:
     return (name.strip(), value.strip()) if sign and name.strip() else None
 
 
-def _query(narrow: LogFilter) -> Json:
+def _query(criteria: LogFilter) -> Json:
     """Return the list as a query, without the text filter, which queries do not have."""
     filters: list[Json] = []
     for column, value in (
-        ("service.name", narrow.service),
-        ("trace.trace_id", narrow.trace_id),
-        ("trace.span_id", narrow.span_id),
-        ("event.name", narrow.event_name),
+        ("service.name", criteria.service),
+        ("trace.trace_id", criteria.trace_id),
+        ("trace.span_id", criteria.span_id),
+        ("event.name", criteria.event_name),
     ):
         if value:
             filters.append({"column": column, "op": "=", "value": value})
-    if narrow.severity:
-        filters.append({"column": "severity_number", "op": ">=", "value": narrow.severity})
-    if narrow.attribute:
-        filters.append({"column": narrow.attribute[0], "op": "=", "value": narrow.attribute[1]})
+    if criteria.severity:
+        filters.append({"column": "severity_number", "op": ">=", "value": criteria.severity})
+    if criteria.attribute:
+        filters.append({"column": criteria.attribute[0], "op": "=", "value": criteria.attribute[1]})
     return {"calculations": [{"op": "COUNT"}], "breakdowns": ["severity_text"]} | (
         {"filters": filters} if filters else {}
     )
 
 
-def _chart(site: Site, narrow: LogFilter) -> Json | None:
+def _chart(site: Site, criteria: LogFilter) -> Json | None:
     """Return the chart of logs by severity over time; None if it is empty."""
-    seconds = sorted({step for step, _, _ in site.store.logs_over_time(narrow)})
+    seconds = sorted({step for step, _, _ in site.store.logs_over_time(criteria)})
     if not seconds:
         return None
-    start = narrow.start_ns / 1e9 if narrow.start_ns else seconds[0]
-    end = narrow.end_ns / 1e9 if narrow.end_ns else seconds[-1] + 1
+    start = criteria.start_ns / 1e9 if criteria.start_ns else seconds[0]
+    end = criteria.end_ns / 1e9 if criteria.end_ns else seconds[-1] + 1
     time_axis = axis.make(seconds, start, end)
     counts: Counter[tuple[int, int]] = Counter()
     lows = [0, *SEVERITIES]
-    for step, number, count in site.store.logs_over_time(narrow, round(time_axis.step * 1e9)):
+    for step, number, count in site.store.logs_over_time(criteria, round(time_axis.step * 1e9)):
         column = time_axis.column(step * time_axis.step)
         if column is not None:
             counts[column, sum((number or 0) >= low for low in lows) - 1] += count

@@ -226,7 +226,7 @@ def _row(site: Site, answer: Answer, group: Group, number: int, filters: Json) -
         if number < charts.MAX_LINES
         else None,
         "service": isinstance(service, str),
-        "narrow": None if common.matches_any(filters) or not pairs else common.narrowed(filters, also),
+        "only": None if common.matches_any(filters) or not pairs else common.add_filters(filters, also),
         "events": url_for("pages.trace", trace_id=trace_id)
         if trace_id
         else common.logs_url(filters, also)
@@ -244,9 +244,9 @@ def _comparison(comparison: Comparison, specification: Json, box: Box) -> Json:
         values = []
         for share in field.values:
             also = _share_filters(field.name, share)
-            narrow = None if common.matches_any(filters) else common.narrowed(specification, also)
+            only = None if common.matches_any(filters) else common.add_filters(specification, also)
             traces = traces_url(filters, also, sort="duration", **({"box": text} if share.inside else {}))
-            values.append({"share": share, "narrow": narrow, "traces": traces})
+            values.append({"share": share, "only": only, "traces": traces})
         fields.append({"name": field.name, "also": [other.name for other in others], "values": values})
     return {
         "inside": comparison.inside,

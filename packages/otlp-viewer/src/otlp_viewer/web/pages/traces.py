@@ -32,13 +32,13 @@ def add(blueprint: Blueprint, site: Site) -> None:
 
 def _page(site: Site) -> str:
     store = site.store
-    narrow, problems, also = _filter(site)
+    criteria, problems, also = _filter(site)
     order = parameter("sort") if parameter("sort") in SORTS else "start"
     # Names are ascending by default, everything else descending.
     ascending = parameter("order") == "ascending" or (order == "name" and parameter("order") != "descending")
     offset = integer(parameter("from"), 0, 10**9)
-    total = store.count_traces(narrow)
-    traces = store.traces(PAGE_SIZE, narrow, order=order, descending=not ascending, offset=offset)
+    total = store.count_traces(criteria)
+    traces = store.traces(PAGE_SIZE, criteria, order=order, descending=not ascending, offset=offset)
     return render_template(
         "traces.html",
         page="traces",
@@ -48,25 +48,25 @@ def _page(site: Site) -> str:
         offset=offset,
         on_a_page=PAGE_SIZE,
         longest=max((max(trace.duration_ms, trace.extent_ms) for trace in traces), default=0),
-        narrow=narrow,
-        narrowed=narrow != TraceFilter() or bool(problems),
+        criteria=criteria,
+        filtered=criteria != TraceFilter() or bool(problems),
         problems=problems,
-        about=common.about_text(also) if narrow.query is not None else "",
+        about=common.about_text(also) if criteria.query is not None else "",
         sorts=SORTS,
         order=order,
         ascending=ascending,
         statuses=STATUSES,
         ranges=RANGES,
-        query=_query(narrow) if narrow.query is None and not narrow.text else None,
+        query=_query(criteria) if criteria.query is None and not criteria.text else None,
     )
 
 
-def _query(narrow: TraceFilter) -> Json:
+def _query(criteria: TraceFilter) -> Json:
     """Return a query to continue from the list, for the spans of its service, of its route, or its errors.
 
     Only one filter: those of the list may match different spans of a trace, but those of a query match one span.
     """
-    fields = (("service.name", narrow.service), ("http.route", narrow.route), ("error", narrow.status == "error"))
+    fields = (("service.name", criteria.service), ("http.route", criteria.route), ("error", criteria.status == "error"))
     query: Json = {
         "calculations": [{"op": "HEATMAP", "column": "duration_ms"}, {"op": "COUNT"}],
         "breakdowns": ["name"],
@@ -74,8 +74,8 @@ def _query(narrow: TraceFilter) -> Json:
     }
     if parameter("range") in map(str, RANGES):
         query["time_range"] = int(parameter("range"))
-    elif narrow.start_ns and narrow.end_ns:
-        query |= {"start_time": narrow.start_ns // 10**9, "end_time": -(-narrow.end_ns // 10**9)}
+    elif criteria.start_ns and criteria.end_ns:
+        query |= {"start_time": criteria.start_ns // 10**9, "end_time": -(-criteria.end_ns // 10**9)}
     return query
 
 
@@ -93,7 +93,7 @@ def _filter(site: Site) -> tuple[TraceFilter, list[str], list[Json]]:
             problems.append(f"“{format.visible(text, 60)}” is not a duration. Write 250, 250 ms or 1.5 s.")
         return value or 0
 
-    narrow = TraceFilter(
+    criteria = TraceFilter(
         service=parameter("service"),
         route=parameter("route"),
         status=parameter("status") if parameter("status") in STATUSES else "",
@@ -115,8 +115,8 @@ def _filter(site: Site) -> tuple[TraceFilter, list[str], list[Json]]:
             if start is not None or end is not None:
                 query = replace(query, start=max(start or 0, 0), end=query.end if end is None else min(end, 9e9))
             filters, also = common.read_also(site.store)
-            narrow = replace(narrow, query=query, box=box, extra_filters=filters)
+            criteria = replace(criteria, query=query, box=box, extra_filters=filters)
         except Invalid as error:
             problems.append(str(error))
-        return narrow, problems, also
-    return replace(narrow, start_ns=nanoseconds(start), end_ns=nanoseconds(end)), problems, also
+        return criteria, problems, also
+    return replace(criteria, start_ns=nanoseconds(start), end_ns=nanoseconds(end)), problems, also
