@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -60,8 +61,14 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         process = start_viewer(VIEWER_PORT=str(taken.getsockname()[1]))
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.count("\n")) == (1, "", 1)
-    assert "cannot listen on 127.0.0.1" in err
-    assert "VIEWER_PORT" in err
+    assert re.search(r"port \d+ is in use; choose another with --port \(VIEWER_PORT\)", err)
+
+
+def test_the_version_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "otlp_viewer", "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert re.fullmatch(r"otlp-viewer \d+\.\d+\.\d+\n", done.stdout)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to handle")

@@ -148,9 +148,8 @@ def test_the_first_page_shows_services_and_their_newest_slowest_and_failed_trace
         "backend",
         "billing",
         "Slowest",
-        "Failed spans",
-        "GET /slow",
         "Errors",
+        "GET /slow",
         "GET /bad",
         "Newest traces",
     ):
@@ -236,7 +235,7 @@ def test_rows_of_an_or_query_link_only_to_their_traces(client: FlaskClient, stor
     listed = {name: page(client, found.named[name]) for name in "xy"}
     assert {name: rows(one) for name, one in listed.items()} == {"x": 2, "y": 1}
     assert "(name = a or name = b) and service.name = x" in listed["x"].text
-    assert "only this" not in found.text
+    assert "filter to this" not in found.text
     box = page(client, asked({**asking, "breakdowns": []}, box="0,9999999999,0,11,duration_ms"))
     assert box.alerts() == 0
 
@@ -256,7 +255,7 @@ def test_rows_of_a_logs_query_link_to_their_logs(client: FlaskClient, store: Sto
     one = page(client, asked({"filters": levels[1:], "breakdowns": ["service.name"]}, signal="logs"))
     only = next(link for link in one.links("/query?") if "signal=logs" in link)
     assert page(client, only).named["y" if "%22y%22" in only else "x"].startswith("/logs?")
-    assert page(client, one.named["All logs behind this result"]).text.count("log-") >= 2
+    assert page(client, one.named["View all matching logs"]).text.count("log-") >= 2
 
 
 def test_the_legend_of_many_lines_opens(client: FlaskClient, store: Store) -> None:

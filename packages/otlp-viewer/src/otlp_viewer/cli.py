@@ -1,6 +1,7 @@
 """The command `otlp-viewer`."""
 
 import argparse
+import errno
 import gc
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from jinja2 import Environment
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="bytes for spans, logs and queries, such as 256MB or 1GB (VIEWER_MEMORY; default 512MB); the oldest are"
         " dropped when half of it is used",
     )
+    result.add_argument("--version", action="version", version=f"otlp-viewer {version('otlp-viewer')}")
     return result
 
 
@@ -108,11 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asyncore_use_poll=True,
         )
     except (OSError, ValueError) as error:
-        print(
-            f"otlp-viewer: cannot listen on {host}:{port} ({error}); choose another address with --host and --port"
-            " (VIEWER_HOST, VIEWER_PORT)",
-            file=sys.stderr,
-        )
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            problem = f"port {port} is in use; choose another with --port (VIEWER_PORT)"
+        else:
+            problem = f"cannot listen on {host}:{port} ({error}); set --host and --port (VIEWER_HOST, VIEWER_PORT)"
+        print(f"otlp-viewer: {problem}", file=sys.stderr)
         return 1
 
     for dispatcher in servers.values():  # one for each address, and a trigger, which ignores this

@@ -52,7 +52,11 @@ def add(blueprint: Blueprint, site: Site) -> None:
 def _lay_out(site: Site, trace_id: str) -> tuple[Outline, Waterfall, list[str]]:
     trace = site.store.outline(trace_id) if re.fullmatch("[0-9a-f]{32}", trace_id) else None
     if trace is None:
-        abort(404, "No trace with this ID is in memory. It has not arrived yet, or was dropped for newer traces.")
+        abort(
+            404,
+            "No trace with this ID is in memory. It may not have arrived yet, or was dropped to make room for newer"
+            " traces.",
+        )
     chart = waterfall.lay_out(trace.spans, aligned=request.args.get("clocks") != "sent")
     return trace, chart, waterfall.keys(chart.rows)
 
