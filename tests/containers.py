@@ -127,6 +127,13 @@ class Services:
     def get(self, path: str = "/api/activities/home") -> requests.Response:
         return requests.get(f"http://127.0.0.1:{self.ports['PORT']}{path}", timeout=10)
 
+    def responds(self) -> bool:
+        """Whether a request is answered; not while the services reload."""
+        try:
+            return self.get().ok
+        except requests.ConnectionError:
+            return False
+
     def traced(self) -> list[dict[str, Any]]:
         """The spans of a new request, once the viewer has all five."""
         trace_id = self.get().headers["traceresponse"].split("-")[1]

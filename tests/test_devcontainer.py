@@ -233,7 +233,7 @@ def test_a_platform_secret_reaches_the_backend_and_is_never_shown(opened: Devcon
     opened.up("--secrets-file", str(secrets))
     assert eventually(lambda: f"\nHONEYCOMB_API_KEY={KEY}\n" in opened.dotenv.read_text())
     assert (stat.S_IMODE(opened.dotenv.stat().st_mode), opened.dotenv.stat().st_uid) == (0o600, OWNER[0])
-    assert eventually(lambda: opened.get() and keys_of(opened.honeycomb) == {KEY})
+    assert eventually(lambda: opened.responds() and keys_of(opened.honeycomb) == {KEY})
 
     opened.up()
     traces = [text for text in opened.output if "docker compose" in text and len(text) > 10_000]

@@ -139,7 +139,7 @@ def test_with_a_stored_key_a_restarted_workspace_and_a_new_one_send_to_honeycomb
     prebuilt: Workspace, clone: Clone
 ) -> None:
     tasks = prebuilt.open("restart", "--set", f"HONEYCOMB_API_KEY={KEY}")
-    assert eventually(lambda: prebuilt.get() and keys_of(prebuilt.honeycomb) == {KEY})
+    assert eventually(lambda: prebuilt.responds() and keys_of(prebuilt.honeycomb) == {KEY})
     assert tasks["Honeycomb key"]["exit"] == 0
     assert prebuilt.dotenv.stat().st_mode & 0o777 == 0o600
     assert MARK not in prebuilt.close("down") + prebuilt.output()
@@ -147,7 +147,7 @@ def test_with_a_stored_key_a_restarted_workspace_and_a_new_one_send_to_honeycomb
     second = clone()
     second.honeycomb.requests.clear()
     tasks = second.open("fresh")
-    assert eventually(lambda: second.get() and keys_of(second.honeycomb) == {KEY})
+    assert eventually(lambda: second.responds() and keys_of(second.honeycomb) == {KEY})
     assert tasks["Honeycomb key"]["exit"] == 0
     assert MARK not in second.close("down") + second.output()
     assert not any(MARK.encode() in body for _, _, body in second.honeycomb.requests)

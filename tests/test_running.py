@@ -89,7 +89,8 @@ def running(command: list[str], folder: Path, log: Path, **env: str) -> Iterator
         yield program
     finally:
         for pid in alive(program.family | family(program.process.pid)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         program.process.wait()
 
 
@@ -274,7 +275,8 @@ def test_closing_the_terminal_ends_everything(folder: Path) -> None:
         assert eventually(lambda: not alive(started) and not any(map(is_open, ports.values())), 20)
     finally:
         for pid in alive(started):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_closing_the_output_stops_everything(folder: Path, tmp_path: Path) -> None:
