@@ -328,7 +328,7 @@ def main() -> None:
         services.print_traces = False
         for trace_id in [get(backend + path) for path in MORE_REQUESTS]:
             services.wait_for(f"/{trace_id}", 2)
-        say("\n  Send a request   curl " + backend + FIRST_REQUEST)
+        say("  Send a request   curl " + backend + FIRST_REQUEST)
         port = "" if os.environ["PORT"] == str(PORTS["PORT"]) else f" PORT={os.environ['PORT']}"
         say(f"  Send many        make -C demo traffic{port}")
         say(f"  All traces       {viewer}/")

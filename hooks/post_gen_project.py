@@ -55,7 +55,7 @@ def next_steps(start: Path, folder: Path) -> str:
     commands = [f"cd {quoted}", "make run", f"curl http://127.0.0.1:{port}/api/{route}"]
     if LOCAL_VIEWER == "jaeger":
         commands.insert(1, "docker compose up --detach viewer")
-    return "\n".join(["", *commands, "", "Type the last command in another terminal."])
+    return "\n".join(["", *commands, "", "Run the last command in another terminal."])
 
 
 def main() -> None:

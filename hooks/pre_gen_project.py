@@ -15,7 +15,7 @@ ANSWERS = """
 
 STARTED = Path(".rendering-started")  # its time tells post_gen_project.py which files are new
 
-DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+DEVICES = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")
 OTHER_SERVICES = ("profiles", "viewer", "jaeger", "collector")
 MAX_NAME = 63  # Compose uses it as a DNS label
 MAX_TEXT = 500
@@ -29,27 +29,21 @@ CHOICES = {
 
 
 def folder(project: str) -> str:
-    r"""Return why this is not a valid folder name on Linux, macOS and Windows, or "".
+    """Return why Windows does not allow this as the name of a folder, or "".
 
-    Valid: cruddur, my-app, con-app. Invalid: con, NUL, com1.txt, a/b, a\b, a:b, app., ..
+    Valid: cruddur, my-app, con-app. Invalid: con, nul, com1. compose_project() rejects NUL and com1.txt.
     """
-    if DEVICES.fullmatch(project):
-        return "is the name of a device on Windows"
-    if project.endswith((".", " ")):
-        return "ends with a dot or a space, which Windows drops"
-    if match := re.search(r'[<>:"/\\|?*]', project):
-        return f"contains {match[0]}, which some systems do not allow in a folder name"
-    return ""
+    return "is the name of a device on Windows" if DEVICES.fullmatch(project) else ""
 
 
 def compose_project(project: str) -> str:
     """Return why this is not a valid Docker Compose project name, or "".
 
-    Valid: cruddur, my-app, my_app, 3d. Invalid: Cruddur, my app, -app, _app, пример.
+    Valid: cruddur, my-app, my_app, 3d. Invalid: Cruddur, my app, a/b, -app, _app, пример.
     """
-    if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
-        return ""
-    return "is not a Compose project name: use a to z, 0 to 9, - and _, and begin with a letter or digit"
+    if match := re.search(r"[^a-z0-9_-]", project):
+        return f"cannot contain {match[0]!a}: use a to z, 0 to 9, - and _, and begin with a letter or digit"
+    return "" if re.match(r"[a-z0-9]", project) else "must begin with a letter or digit"
 
 
 def distribution(project: str) -> str:

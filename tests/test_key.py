@@ -91,7 +91,7 @@ INVALID = {
     f'"{KEY}"': "is in quotes",
     f"'{KEY}": "is in quotes",
     f'{KEY}" ': "is in quotes",
-    f" {KEY}": "white space around it",
+    f" {KEY}": "leading or trailing whitespace",
     "${HONEYCOMB_API_KEY}": "not expanded",
     "$HONEYCOMB_API_KEY": "not expanded",
     "%HONEYCOMB_API_KEY%": "not expanded",
@@ -264,6 +264,10 @@ def test_the_terminal_prompts_without_echo_until_a_key_is_valid_or_skipped(
 def test_a_key_on_the_command_line_is_rejected_and_not_repeated(machine: Machine, arguments: list[str]) -> None:
     assert "revoke it" in machine.key(*arguments, typed=KEY, exit=2)
     assert not machine.dotenv.exists()
+
+
+def test_key_alone_prints_help_without_a_warning_about_typed_keys(machine: Machine) -> None:
+    assert machine.key(exit=2).startswith("The Honeycomb API key of this project")
 
 
 def test_help_fits_a_screen(machine: Machine) -> None:

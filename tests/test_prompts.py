@@ -101,11 +101,14 @@ def test_valid_names_are_accepted(hook: ModuleType, project: str, service_name: 
 
 REFUSED = {
     "project": {
-        **dict.fromkeys(["con", "nul", "com1", "LPT9", "aux.txt"], "device on Windows"),
-        **dict.fromkeys(["app.", "app ", ".", ".."], "ends with a dot or a space"),
-        **dict.fromkeys(["a/b", "/a", "../a", "a\\b", "a:b", "a?"], "some systems do not allow"),
-        **dict.fromkeys(["", "Cruddur", "my app", "-a", "_a", "пример"], "Compose project name"),
-        **dict.fromkeys(["a\n", "$(touch pwned)", "a'"], "Compose project name"),
+        **dict.fromkeys(["con", "nul", "com1", "lpt9"], "is the name of a device on Windows."),
+        **dict.fromkeys(["a/b", "/a"], "cannot contain '/': use a to z, 0 to 9, - and _, and begin with"),
+        **dict.fromkeys(["aux.txt", "app.", ".", "..", "../a"], "cannot contain '.': "),
+        **dict.fromkeys(["app ", "my app"], "cannot contain ' ': "),
+        **{"a\\b": r"contain '\\': ", "a:b": "contain ':': ", "a?": "contain '?': ", "a\n": r"contain '\n': "},
+        **{"Cruddur": "contain 'C': ", "LPT9": "contain 'L': ", "пример": "contain '\\u043f': ", "a'": "contain"},
+        **{"$(touch pwned)": "contain '$': "},
+        **dict.fromkeys(["", "-a", "_a"], "must begin with a letter or digit."),
         **dict.fromkeys(["a-", "a_"], "Python distribution name"),
         "x" * 64: "64 characters",
         "x" * 300: "300 characters",

@@ -102,7 +102,8 @@ def test_a_valid_key_passes_and_a_span_arrives(run: Run, service: Honeycomb) -> 
     link = "https://ui.honeycomb.io/acme/environments/production/datasets/backend-flask/trace?trace_id="
     assert link + event["trace.trace_id"] in output
     service.keys["x" * 30] = service.keys[INGEST]
-    fails(run("check", key="x" * 30), 0, "Found a key in the environment")  # whose shape tells nothing of its kind
+    warning = "warn  key       The key in the environment does not look like a Honeycomb key\n"
+    fails(run("check", key="x" * 30), 0, warning)
     fails(run("check", key=CLASSIC), 0, "environment (classic)", "https://ui.honeycomb.io/acme/datasets/backend-flask/")
 
 
@@ -220,14 +221,16 @@ def test_files_that_cannot_be_read_are_named(run: Run, project: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        (None, "No valid API key was found. Set HONEYCOMB_API_KEY"),
+        (None, "No API key was found. Set HONEYCOMB_API_KEY"),
         (None, "or set OTEL_EXPORTER_OTLP_ENDPOINT to send telemetry to another receiver"),
-        ("${HONEYCOMB_API_KEY}", "not expanded"),
+        ("${HONEYCOMB_API_KEY}", "not expanded. Correct it, or create a key at https://docs.honeycomb.io/"),
         (UNKNOWN, "does not accept this key (401: unknown API key - check your credentials)"),
     ],
 )
 def test_a_bad_key_fails(run: Run, key: str | None, words: str) -> None:
-    fails(run("check", key=key), 1, "FAIL", words)
+    status, output = run("check", key=key)
+    fails((status, output), 1, words)
+    assert output.count("FAIL") == 1
 
 
 def test_a_key_of_the_other_region_is_recognized(run: Run, service: Honeycomb, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,22 +448,32 @@ def test_a_trigger_is_created_once_and_updated(run: Run, service: Honeycomb) -> 
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        "trigger",
-        "trigger --over nan",
-        "trigger --over 5 --minutes 0",
-        "marker",
-        "queries --team a/b",
-        f"queries --team {INGEST}!",
-        f"board {INGEST}",
-        INGEST,
-        "",
+        ("trigger", "--over is required."),
+        ("trigger --over nan", "The value of --over is missing or invalid."),
+        ("trigger --over", "The value of --over is missing or invalid."),
+        ("trigger --over 5 --minutes 0", "The value of --minutes is missing or invalid."),
+        ("marker", "MESSAGE is required."),
+        ("queries --team a/b", "The value of --team is missing or invalid."),
+        (f"queries --team {INGEST}!", "The value of --team is missing or invalid."),
+        (f"check --json={INGEST}", "The value of --json is missing or invalid."),
+        (f"board {INGEST}", "Unknown argument."),
+        (f"board --{INGEST}", "Unknown argument."),
+        (INGEST, "Unknown command."),
+        ("", "No command given."),
     ],
 )
-def test_invalid_usage_prints_help_and_not_the_arguments(run: Run, arguments: str) -> None:
+def test_invalid_usage_is_named_without_the_arguments(run: Run, arguments: str, words: str) -> None:
     status, output = run(*arguments.split())
-    assert (status, output.startswith("Invalid usage.\n\nusage: traced-flask")) == (2, True)
+    assert (status, output.startswith(f"{words}\n\nusage: traced-flask")) == (2, True), output
+    assert INGEST not in output
+
+
+@pytest.mark.parametrize("command", ["queries", "board", "trigger", "marker"])
+def test_help_names_the_default_dataset_of_the_command(run: Run, command: str) -> None:
+    default = "all datasets" if command == "marker" else "the dataset of the service"
+    assert f"default: {default}\n" in run(command, "--help")[1]
 
 
 def test_help_fits_a_screen(run: Run) -> None:

@@ -140,7 +140,7 @@ def test_the_tls_handshake_and_the_proxys_answer_have_the_same_deadline(monkeypa
         (401, "the API key is not accepted (401). Check that it is complete", False),
         (403, "may not send here (403)", False),
         (404, "no OTLP receiver at this address (404)", False),
-        (429, "limits the rate (429)", True),
+        (429, "rate-limiting requests (429)", True),
         (500, "rejects this telemetry (500)", False),
         (502, "unavailable (502)", True),
         (503, "unavailable (503)", True),

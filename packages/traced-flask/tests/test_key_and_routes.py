@@ -67,12 +67,12 @@ def test_the_format_of_a_key_gives_its_kind(key: str, kind: str) -> None:
         ("", "is empty"),
         ("${HONEYCOMB_API_KEY}", "is the name of a variable that was not expanded"),
         (f'"{KEY}"', "is in quotes"),
-        (f" {KEY}", "has white space around it"),
+        (f" {KEY}", "has leading or trailing whitespace"),
         ("hcamk_" + "0" * 58, "is a management key, which cannot send telemetry"),
         (f"{KEY[:-1]}\n{KEY[:2]}", "contains characters that keys do not have"),
         ("hcxik_" + "0" * 26, "is the ID of a key, without the secret that follows it"),
         (KEY[:-1], "begins like an ingest key but has 63 characters, not 64"),
-        ("short", "is too short"),
+        ("short", "is too short (ingest keys have 64 characters, configuration keys 22)"),
     ],
 )
 def test_a_problem_with_a_key_is_named_without_the_key(text: str, problem: str) -> None:
@@ -96,7 +96,8 @@ def test_a_key_in_dotenv_is_picked_up_when_it_changes(
     assert key() is None
     assert [record.getMessage() for record in caplog.records] == [
         "Telemetry now goes to Honeycomb.",
-        "The Honeycomb API key in .env is too short. Telemetry no longer goes to Honeycomb.",
+        "The Honeycomb API key in .env is too short (ingest keys have 64 characters, configuration keys 22). "
+        "Telemetry no longer goes to Honeycomb.",
     ]
     monkeypatch.setenv("FLASK_DEBUG", "1")
     monkeypatch.setenv("VIEWER_ENDPOINT", "http://127.0.0.1:4318")
@@ -177,7 +178,8 @@ def test_without_settings_one_warning_explains_what_to_do(
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",
-            "Telemetry goes nowhere. Set HONEYCOMB_API_KEY, or OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_SDK_DISABLED=true.",
+            "Telemetry is not being sent. Set HONEYCOMB_API_KEY or OTEL_EXPORTER_OTLP_ENDPOINT, "
+            "or turn it off with OTEL_SDK_DISABLED=true.",
         )
     ]
 
@@ -283,7 +285,7 @@ def test_an_invalid_setting_is_named_and_nothing_is_sent_elsewhere(
     assert goes_to(monkeypatch, **environ)["traces"] == []
     level, sentence = routes.routes().announcement()
     assert level == logging.WARNING
-    assert sentence.startswith(f"{problem}. Telemetry goes nowhere. Set HONEYCOMB_API_KEY")
+    assert sentence.startswith(f"{problem}. Telemetry is not being sent. Set HONEYCOMB_API_KEY")
     assert KEY not in sentence
 
 
@@ -298,7 +300,7 @@ def test_a_development_process_waits_for_a_key(
     monkeypatch.setenv("FLASK_DEBUG", "1")
     monkeypatch.setenv("HONEYCOMB_API_ENDPOINT", receiver.url)
     [delivery] = routes.deliveries("traces")
-    assert routes.routes().announcement()[1].startswith("Telemetry goes nowhere. Set HONEYCOMB_API_KEY")
+    assert routes.routes().announcement()[1].startswith("Telemetry is not being sent. Set HONEYCOMB_API_KEY")
     delivery.put("traces", b"before", 1)
     assert delivery.flush(time.monotonic() + 10)
     (tmp_path / ".env").write_text(f"HONEYCOMB_API_KEY={KEY}\n")

@@ -19,7 +19,7 @@ from traced_flask.checks import NOTHING_SENT
 from traced_flask.destination import Destination, Endpoint
 from traced_flask.encoder import encode_spans
 from traced_flask.honeycomb_api import KEYS_PAGE, PERMISSIONS, Account, HoneycombAPI, Problem
-from traced_flask.key import NAME, kind_of
+from traced_flask.key import NAME, UNKNOWN_KIND, kind_of
 from traced_flask.links import viewer_traces
 from traced_flask.routes import Routes, service_name, standard_url, viewer_endpoint, without_credentials
 
@@ -104,18 +104,23 @@ class Check:
 
     def check_key(self) -> str:
         key = self.project.key
-        for place in self.project.keys:
-            if place.problem:
-                self.add(f"{place.problem}. It is ignored", ok=key is not None, warning=True)
+        problems = [place.problem for place in self.project.keys if place.problem]
+        if key is None and problems:
+            raise Problem(f"{'. '.join(problems)}. Correct it, or create a key at {KEYS_PAGE}")
         if key is None:
             raise Problem(
-                f"No valid API key was found. Set {NAME} in the environment or in .env, or set"
+                f"No API key was found. Set {NAME} in the environment or in .env, or set"
                 f" OTEL_EXPORTER_OTLP_ENDPOINT to send telemetry to another receiver. Manage keys at {KEYS_PAGE}"
             )
+        for problem in problems:
+            self.add(f"{problem}. It is ignored", warning=True)
         where = next(place.where for place in self.project.keys if place.key)
         kind = kind_of(key)
         self.facts |= {"key": where, "kind": kind}
-        self.add(f"Found {'an' if kind[0] in 'aeiou' else 'a'} {kind} in {where}")
+        if kind == UNKNOWN_KIND:
+            self.add(f"The key in {where} does not look like a Honeycomb key", warning=True)
+        else:
+            self.add(f"Found {'an' if kind[0] in 'aeiou' else 'a'} {kind} in {where}")
         return key
 
     def check_address(self) -> str:

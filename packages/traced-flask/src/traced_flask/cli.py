@@ -259,7 +259,16 @@ def trigger(arguments: argparse.Namespace, project: Project) -> None:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"Invalid usage.\n\n{self.format_help()}")
+        self.exit(2, f"{usage_problem(message)}\n\n{self.format_help()}")
+
+
+def usage_problem(message: str) -> str:
+    """Return argparse's message without the user's input. Only the names of arguments are repeated."""
+    if missing := re.fullmatch(r"the following arguments are required: ([A-Z]+|--[a-z]+)", message):
+        return "No command given." if missing[1] == "COMMAND" else f"{missing[1]} is required."
+    if invalid := re.match(r"argument ([A-Z]+|--[a-z]+): ", message):
+        return "Unknown command." if invalid[1] == "COMMAND" else f"The value of {invalid[1]} is missing or invalid."
+    return "Unknown argument." if message.startswith(("unrecognized", "ambiguous")) else "Invalid usage."
 
 
 def slug(text: str) -> str:
@@ -285,8 +294,6 @@ def minutes(text: str) -> int:
 def command_line() -> Parser:
     parser = Parser(prog="traced-flask", description="Check that traces reach Honeycomb, and set up its pages.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    dataset = Parser(add_help=False)
-    dataset.add_argument("--dataset", type=slug, help="default: the dataset of the service; for marker, all datasets")
     file = Parser(add_help=False)
     file.add_argument("--queries", metavar="FILE", default="queries.json", help="default: queries.json")
 
@@ -295,21 +302,24 @@ def command_line() -> Parser:
             run.__name__, help=description, description=f"{description[0].upper()}{description[1:]}.", parents=parents
         )
         command.set_defaults(run=run)
+        if run is not check:
+            default = "all datasets" if run is marker else "the dataset of the service"
+            command.add_argument("--dataset", type=slug, help=f"default: {default}")
         return command
 
     command = add(check, "send a test span and explain what to do if it does not arrive")
     command.add_argument("--json", action="store_true", help="print JSON")
-    command = add(queries, "print links that open the queries of a file in Honeycomb", dataset, file)
+    command = add(queries, "print links that open the queries of a file in Honeycomb", file)
     command.add_argument("--team", type=slug, help="as in Honeycomb's URLs; default: the key's team")
     command.add_argument("--environment", type=slug, default="test", help="with --team; default: test")
     command.add_argument("--json", action="store_true", help="print JSON")
-    command = add(board, "create or update a board with the queries of a file", dataset, file)
-    command.add_argument("--name", help="default: the service's name and ': requests'")
-    command = add(marker, "mark this moment, such as a deploy, in all graphs", dataset)
+    command = add(board, "create or update a board with the queries of a file", file)
+    command.add_argument("--name", help='default: "SERVICE: requests"')
+    command = add(marker, "mark this moment, such as a deploy, in all graphs")
     command.add_argument("message", metavar="MESSAGE")
     command.add_argument("--type", default="deploy", help="default: deploy")
-    command.add_argument("--url", help="what a click on the marker opens")
-    command = add(trigger, "alert when the P90 of a route's duration is too high", dataset)
+    command.add_argument("--url", help="URL to open when the marker is clicked")
+    command = add(trigger, "alert when the P90 of a route's duration is too high")
     command.add_argument("--over", type=milliseconds, required=True, metavar="MS", help="threshold in milliseconds")
     command.add_argument("--route", help="an http.route; default: every route")
     command.add_argument("--minutes", type=minutes, default=15, help="how often, and over what period; default: 15")

@@ -31,17 +31,17 @@ STATUSES: Final = {
     400: "it does not understand this telemetry ({}). Compare its OTLP version with this one's",
     401: "the API key is not accepted ({}). Check that it is complete, still valid and from this region",
     403: "the API key may not send here ({}). Check its permissions",
-    404: "there is no OTLP receiver at this address ({}). Check it; a base address is without /v1/traces",
-    405: "there is no OTLP receiver at this address ({}). Check it; a base address is without /v1/traces",
+    404: "there is no OTLP receiver at this address ({}). Check it; leave /v1/traces off a base URL",
+    405: "there is no OTLP receiver at this address ({}). Check it; leave /v1/traces off a base URL",
     413: "a single span or record is larger than it accepts ({}). Raise its limit, or send shorter attributes",
-    429: "it limits the rate ({}). Sample, or raise its limit",
+    429: "it is rate-limiting requests ({}). Sample, or raise its limit",
 }
 REDIRECTED: Final = "it redirects ({}), which exporters do not follow. Set the final address (https instead of http?)"
 UNAVAILABLE: Final = "it is unavailable ({}). Check its log"
 REFUSED: Final = "it rejects this telemetry ({})"
 NO_RECEIVER: Final = "there is no OTLP receiver at this address: it answered with {}. Check the address and the port"
 BAD_ADDRESS: Final = "the address is not valid. An example: http://localhost:4318"
-NO_CONNECTION: Final = "nothing accepts connections there. Check the address and that it runs"
+NO_CONNECTION: Final = "nothing accepts connections there. Check the address, and that the receiver is running"
 NO_TLS: Final = "it does not speak TLS. Check whether its address begins with http://, not https://"
 NO_RESPONSE: Final = "no answer within {:.2g} s. Check that it runs and can be reached"
 CLOSED: Final = (

@@ -26,6 +26,7 @@ KINDS: Final = {  # https://docs.honeycomb.io/configure/environments/manage-api-
     "classic ingest key": r"hc[a-z]ic_[0-9a-z]{58}",
     "classic key": r"[0-9a-f]{32}",
 }
+UNKNOWN_KIND: Final = "key"
 FIFO_WAIT: Final = 2.0  # seconds for a writer; the application waits this long at startup
 MAX_FILE: Final = 1 << 20  # bytes
 
@@ -39,7 +40,7 @@ def problem_with_key(key: str) -> str | None:
     if key.strip()[:1] in {'"', "'", "`"} or key.strip()[-1:] in {'"', "'", "`"}:
         return "is in quotes"
     if key != key.strip():
-        return "has white space around it"
+        return "has leading or trailing whitespace"
     if re.match(r"hc[a-z]mk_", key):
         return "is a management key, which cannot send telemetry"
     if not re.fullmatch(r"[0-9A-Za-z_-]+", key):
@@ -49,13 +50,13 @@ def problem_with_key(key: str) -> str | None:
     if re.match(r"hc[a-z]i[ck]_", key) and len(key) != 64:
         return f"begins like an ingest key but has {len(key)} characters, not 64"
     if len(key) < 20:
-        return "is too short"
+        return "is too short (ingest keys have 64 characters, configuration keys 22)"
     return None
 
 
 def kind_of(key: str) -> str:
-    """Return Honeycomb's name for the kind of key; "key" if its format does not match one."""
-    return next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, key)), "key")
+    """Return Honeycomb's name for the kind of key; UNKNOWN_KIND if its format matches none."""
+    return next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, key)), UNKNOWN_KIND)
 
 
 def is_classic(key: str) -> bool:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 SIGNALS: Final = {"traces": "otlp", "logs": "otlp", "metrics": "none"}  # with the default exporters
 MAX_TIMEOUT: Final = 600.0  # seconds
-ADVICE: Final = "Set HONEYCOMB_API_KEY, or OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_SDK_DISABLED=true"
+ADVICE: Final = "Set HONEYCOMB_API_KEY or OTEL_EXPORTER_OTLP_ENDPOINT, or turn it off with OTEL_SDK_DISABLED=true"
 
 Compression = Literal["gzip", "deflate"]
 
@@ -83,9 +83,9 @@ class Routes:
         if names:
             sentence = f"Telemetry goes to {' and '.join(names)}"
         elif self._signals:
-            sentence = f"Telemetry goes nowhere. {ADVICE}"
+            sentence = f"Telemetry is not being sent. {ADVICE}"
         else:
-            sentence = "Telemetry goes nowhere, as OTEL_TRACES_EXPORTER asks"
+            sentence = "Telemetry is not being sent, because OTEL_TRACES_EXPORTER turns it off"
         is_valid = bool(names or not self._signals) and not self.problems
         return logging.INFO if is_valid else logging.WARNING, ". ".join([*self.problems, sentence]) + "."
 
