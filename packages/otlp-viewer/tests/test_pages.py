@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from export import export, json_span
 from flask.testing import FlaskClient
 from hypothesis import given, settings
 from otlp_viewer.model import TraceFilter
@@ -413,16 +414,22 @@ def test_a_box_shows_how_its_spans_differ_and_links_to_their_traces(client: Flas
         assert client.get("/traces?" + urlencode({"box": wrong}), headers=HTML).status_code == 200
 
 
-def test_fields_with_the_same_value_share_an_entry(client: FlaskClient, store: Store) -> None:
-    for number in range(100):
-        slow, route = number < 10, "/slow" if number < 30 else "/quick"
-        fields = {"name": f"GET {route}", "http.route": route, "url.path": route}
-        fields["app.plan"] = "free" if slow or number >= 80 else "paid"  # as frequent, but not for the same spans
-        add(store, [span(number + 1, at=number / 10, duration_ms=900.0 if slow else 5.0, **fields)])
-    box = f"{NOON},{NOON + 10},500,1000,duration_ms"
-    found = client.get(asked({"calculations": [{"op": "HEATMAP", "column": "duration_ms"}]}, box=box), headers=HTML)
-    captions = [re.sub("<[^>]*>", "", one) for one in re.findall("<caption>(.*?)</caption>", found.text)]
-    assert captions == ["app.plan", "http.route, also name, url.path"]
+def test_links_of_values_lead_to_what_has_them(client: FlaskClient, store: Store) -> None:
+    add(store, [span(1, **{"attributes.name": "posing", "app.free": True})])
+    sent = {"key": "name", "value": {"stringValue": "nm"}}, {"key": "error", "value": {"boolValue": True}}
+    client.post("/v1/traces", json=export(json_span(7, trace=OTHER, attributes=[*sent])))
+    details = page(client, f"/traces/{OTHER}/spans/{7:016x}")
+    assert [rows(page(client, link)) for link in details.links("/traces?query=") if "attributes." in link] == [1, 1]
+    record = {"body": {"stringValue": "x"}, "attributes": [{"key": "flag", "value": {"boolValue": True}}]}
+    client.post("/v1/logs", json={"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]})
+    (link,) = page(client, "/logs").links("/logs?attribute=")
+    assert "No logs match" not in page(client, link).text
+
+
+def test_a_time_that_is_not_one_is_no_filter(client: FlaskClient, store: Store) -> None:
+    add(store, [span(1)])
+    for path in ("/traces?start=abc", "/logs?end=abc"):
+        assert "1970" not in page(client, path).text
 
 
 def test_a_cell_links_to_its_slowest_span(client: FlaskClient, store: Store) -> None:

@@ -123,6 +123,18 @@ def test_two_roots_are_measured_from_the_first_start_to_the_last_end() -> None:
     assert (chart.roots, chart.root_ms) == (2, 150)
 
 
+def test_of_spans_with_the_same_id_the_earliest_has_the_plain_key_as_in_the_store() -> None:
+    spans = outline(1, 0, 0, 90), outline(2, 1, 5, 9), outline(3, 0, 1, 50), outline(4, 3, 2, 7)
+    spans[3].span_id = spans[1].span_id
+    rows = waterfall.lay_out(spans).rows
+    assert dict(zip((row.span.row for row in rows), waterfall.keys(rows), strict=True)) == {
+        1: f"{1:016x}",
+        2: f"{2:016x}.2",
+        3: f"{3:016x}",
+        4: f"{2:016x}",
+    }
+
+
 def test_spans_with_the_same_id_have_different_keys() -> None:
     same = [outline(1, 0, 0, 5), outline(2, 1, 1, 1), outline(2, 1, 2, 1)]
     rows = waterfall.lay_out(

@@ -152,6 +152,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
         cells = [re.sub(r"\x1b\[\d+m", "", line) for line in lines]
         assert max(sum(2 if ord(c) > 0x2FFF else 1 for c in line) for line in cells) <= width
     assert "ms" in cells[0]
+    assert width < 60 or all(re.search(r"span-\d|…|書", line) for line in cells)
 
 
 def test_colors_need_a_terminal_or_to_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:

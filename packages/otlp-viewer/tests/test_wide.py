@@ -82,6 +82,13 @@ def test_a_spans_json_has_every_attribute_once(
     assert json.loads(span_json(span)) == expected
 
 
+def test_an_attribute_that_already_has_the_name_of_a_renamed_one_stays() -> None:
+    message = SpanMessage(trace_id=b"t" * 16, span_id=b"s" * 8)
+    put(message.attributes, {"name": "first", "attributes.name": "second"})
+    span = json.loads(span_json(Span(1, message.SerializeToString(), "", b"", b"")))
+    assert (span["attributes.name"], span["attributes.attributes.name"]) == ("second", "first")
+
+
 def test_a_trace_is_the_same_at_once_and_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     add(store, [event(n, (n - 1) // 3, **{"app.text": "ü" * n}) for n in (7, 3, 1, 2, 9, 4, 8, 6, 5)])
     at_once = trace(store, TRACE)

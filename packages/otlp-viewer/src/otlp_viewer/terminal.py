@@ -40,6 +40,8 @@ def render(trace: Trace, color: bool = False, width: int = 0, named: bool = True
     characters are escaped, so that a span cannot send control sequences to the terminal. Long values are cut, adjacent
     leaves with the same name share a line, and lines after the first MAX_LINES are only counted.
     """
+    max_width = min(MAX_LABEL_WIDTH, max(int(width * LABEL_SHARE), 12)) if width else MAX_LABEL_WIDTH
+    max_rails_width = min(MAX_RAILS_WIDTH, max_width // 2) if width else MAX_RAILS_WIDTH
     rows: list[tuple[list[Piece], str, list[Piece]]] = []
     rails: list[str] = []
     services: list[str] = []
@@ -50,7 +52,7 @@ def render(trace: Trace, color: bool = False, width: int = 0, named: bool = True
         node = run[-1]
         del rails[node.depth :], services[node.depth :]
         branch = ("└─ " if node.last else "├─ ") if node.depth else ""
-        label = [(("".join(rails) + branch)[-MAX_RAILS_WIDTH:], "dim"), *_label(run, details)]
+        label = [(("".join(rails) + branch)[-max_rails_width:], "dim"), *_label(run, details)]
         if services[-1:] != [node.span.service]:
             label.append(("  " + visible(node.span.service, 40), "cyan"))
         rows.append((label, _duration(sum(leaf.span.duration_ms for leaf in run)), _remarks(run, details)))
@@ -59,7 +61,6 @@ def render(trace: Trace, color: bool = False, width: int = 0, named: bool = True
     if named:
         rows[0][2].insert(0, (f"  trace {trace.summary.trace_id}", "dim"))
 
-    max_width = min(MAX_LABEL_WIDTH, max(int(width * LABEL_SHARE), 12)) if width else MAX_LABEL_WIDTH
     if width:
         rows = [(_cut(label, max_width), duration, remarks) for label, duration, remarks in rows]
     label_width = min(max(_width(label) for label, _, _ in rows), max_width)

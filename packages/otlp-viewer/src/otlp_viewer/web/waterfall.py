@@ -231,10 +231,10 @@ def outline(
 
 def keys(rows: Sequence[Row]) -> list[str]:
     """Return a key for each row's span: its ID, with the store's row appended if an earlier span has the same ID."""
-    seen: set[str] = set()
-    result = []
+    first: dict[str, SpanOutline] = {}
     for row in rows:
-        is_duplicate = row.span.span_id in seen
-        seen.add(row.span.span_id)
-        result.append(f"{row.span.span_id}.{row.span.row}" if is_duplicate else row.span.span_id)
-    return result
+        span = first.setdefault(row.span.span_id, row.span)
+        if (row.span.start_ns, row.span.row) < (span.start_ns, span.row):
+            first[row.span.span_id] = row.span
+    spans = [row.span for row in rows]
+    return [span.span_id if first[span.span_id] is span else f"{span.span_id}.{span.row}" for span in spans]

@@ -89,8 +89,10 @@ def _wide(fields: str, record: Record, reserved: Collection[str]) -> str:
     attributes = origin_attributes | dict(map(_attribute, record.message.attributes))
     if not NAMES.isdisjoint(attributes):
         names = {*reserved, *json.loads(f"{{{fields}}}")}
-        for name in names.intersection(attributes):
+        for name in [name for name in attributes if name in names]:
             renamed = column_name(name, names)
+            while renamed in attributes:
+                renamed = f"attributes.{renamed}"
             attributes[renamed] = encode(renamed) + attributes.pop(name).removeprefix(encode(name))
     return f"{{{', '.join([fields, *attributes.values()])}}}"
 

@@ -30,6 +30,7 @@ def pages(store: Store) -> Blueprint:
     for name, filter_ in format.FILTERS.items():
         blueprint.add_app_template_filter(filter_, name)
     for filter_ in (
+        common.column,
         common.from_query,
         common.without,
         common.replace_filters,

@@ -13,6 +13,7 @@ from flask import make_response, request, url_for
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
+from otlp_viewer.model import SPAN_FIELDS, column_name
 from otlp_viewer.query.types import Box, Calculation, Filter, Invalid, Query
 from otlp_viewer.store import Store
 from otlp_viewer.web import forms
@@ -213,6 +214,11 @@ def from_query(text: str) -> Json:
 
 def without(query: Mapping[str, Any], *names: str) -> Json:
     return {name: value for name, value in query.items() if name not in names}
+
+
+def column(attribute: str) -> str:
+    """Return the column of a span's attribute."""
+    return column_name(attribute, SPAN_FIELDS)
 
 
 def replace_filters(query: Mapping[str, Any], filters: Mapping[str, Any]) -> Json:

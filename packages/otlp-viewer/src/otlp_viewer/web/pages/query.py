@@ -1,6 +1,5 @@
 """The query builder and its results, which link to their traces."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,6 @@ from otlp_viewer.query.types import (
     Box,
     Calculation,
     Comparison,
-    FieldComparison,
     Group,
     Invalid,
     Order,
@@ -240,44 +238,20 @@ def _comparison(comparison: Comparison, specification: Json, box: Box) -> Json:
     filters = common.only_filters(specification)
     text = common.box_text(box)
     fields = []
-    for field, *others in _group_equivalent(comparison.fields):
+    for field in comparison.fields:
         values = []
         for share in field.values:
             also = _share_filters(field.name, share)
             only = None if common.matches_any(filters) else common.add_filters(specification, also)
             traces = traces_url(filters, also, sort="duration", **({"box": text} if share.inside else {}))
             values.append({"share": share, "only": only, "traces": traces})
-        fields.append({"name": field.name, "also": [other.name for other in others], "values": values})
+        fields.append({"name": field.name, "values": values})
     return {
         "inside": comparison.inside,
         "outside": comparison.outside,
         "fields": fields,
         "traces": traces_url(filters, box=text, sort="duration"),
     }
-
-
-def _group_equivalent(fields: Sequence[FieldComparison]) -> list[list[FieldComparison]]:
-    """Group fields that have equivalent values, such as a route and the name that contains it."""
-    groups: list[list[FieldComparison]] = []
-    for field in fields:
-        group = next((candidate for candidate in groups if _are_equivalent(candidate[0], field)), None)
-        if group:
-            group.append(field)
-        else:
-            groups.append([field])
-    return groups
-
-
-def _are_equivalent(one: FieldComparison, other: FieldComparison) -> bool:
-    """Return whether each value of a field is as frequent as a value of the other that contains it, or vice versa."""
-
-    def same(some: Share, others: Share) -> bool:
-        a, b = some.value, others.value
-        texts = isinstance(a, str) and isinstance(b, str) and (a in b or b in a)
-        return replace(some, value=None) == replace(others, value=None) and (texts or a == b)
-
-    values = [any(same(share, candidate) for candidate in other.values) for share in one.values]
-    return len(one.values) == len(other.values) and all(values)
 
 
 def _share_filters(column: str, share: Share) -> list[Json]:
