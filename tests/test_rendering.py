@@ -254,7 +254,7 @@ def test_a_replay_file_gives_the_same_project_and_follows_edits(
         ("python_version", "3.12", "is not one of: 3.14, 3.13"),
         ("local_viewer", "Jaeger", "is not one of: otlp-viewer, jaeger"),
         ("deployment", "", "is not one of"),
-        ("project", "../elsewhere", "contains /"),
+        ("project", "../elsewhere", "cannot contain '.'"),
         ("description", 42, "is not text"),
     ],
 )
