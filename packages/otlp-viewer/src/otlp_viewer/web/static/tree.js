@@ -30,6 +30,8 @@ export class Tree {
   take(data) {
     const closed = this.data ? this.data.key.filter((_, row) => this.closed[row]) : [];
     const cursor = this.data && this.data.key[this.cursor], chosen = this.data && this.data.key[this.chosen];
+    const { scrollTop } = this.list, top = Math.floor(scrollTop / this.height);
+    const below = this.data && scrollTop > 0 ? this.open.slice(top).map((row) => this.data.key[row]) : [];
     const n = data.key.length, stack = [];
     // Times are in nanoseconds. These two are differences from the previous row.
     for (const name of ["start", "row"]) { let at = 0; data[name] = data[name].map((by) => at += by); }
@@ -53,6 +55,12 @@ export class Tree {
     this.chosen = this.row.get(chosen) ?? -1;
     this.zoom = this.zoom || [0, data.length];
     this.arrange();
+    // Keep the top row where it was, whatever came above it.
+    const kept = below.findIndex((key) => this.place.has(this.row.get(key)));
+    if (kept >= 0) {
+      this.list.scrollTop = this.place.get(this.row.get(below[kept])) * this.height + scrollTop - (top + kept) * this.height;
+      this.draw();
+    }
   }
 
   hasChildren(row) { return this.end[row] > row + 1; }
