@@ -8,12 +8,14 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import traffic
-from browser import chromium, page
+from browser import ARGUMENTS, chromium, page
+from browser import path as chromium_path
 from running import free_port, missing, viewer
 
 __all__ = ["chromium", "page"]  # fixtures
@@ -465,6 +467,7 @@ def test_search_marks_matching_logs_and_steps_between_spans(page: Any, filled: s
 
 def test_a_click_fetches_only_the_span_and_the_last_click_wins(page: Any, filled: str, unusual: dict[str, str]) -> None:
     page.goto(f"{filled}/traces/{unusual['large']}")
+    page.get_by_role("button", name="Live").click()
     asked: list[str] = []
     page.on("request", lambda one: asked.append(one.url))
     last_row = 15
@@ -576,6 +579,218 @@ def test_a_trace_page_adds_spans_that_arrive_later(empty: str, page: Any) -> Non
     shop.sender.log("email", time.time(), "INFO", "Given up", sent)
     shop.sender.send(empty)
     page.locator("#tree .row", has_text="2 logs").wait_for()
+
+
+@contextmanager
+def quiet_page(chromium: Any, **options: Any) -> Iterator[Any]:
+    """A page that may write errors to its console, as a browser does for each failed request."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
+    try:
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        yield page
+    finally:
+        context.close()
+
+
+def send_spans(address: str, spans: list[dict[str, Any]]) -> None:
+    """Send spans of one trace as OTLP JSON."""
+    common = {"traceId": "ab" * 16, "kind": 2}
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [common | span for span in spans]}]}]}
+    request = urllib.request.Request(f"{address}/v1/traces", json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    urllib.request.urlopen(request, timeout=30).close()
+
+
+def family(names: list[str], now: int, first: int = 2, later_by: int = 0, **more: Any) -> list[dict[str, Any]]:
+    """Children of the span 1, one nanosecond apart."""
+    return [
+        {
+            "spanId": f"{first + number:016x}",
+            "parentSpanId": f"{1:016x}",
+            "name": name,
+            "startTimeUnixNano": now + later_by + number,
+            "endTimeUnixNano": now + later_by + number + 10**6,
+            **more,
+        }
+        for number, name in enumerate(names)
+    ]
+
+
+def root(now: int, **more: Any) -> dict[str, Any]:
+    return {
+        "spanId": f"{1:016x}",
+        "name": "the root",
+        "startTimeUnixNano": now,
+        "endTimeUnixNano": now + 10**9,
+        **more,
+    }
+
+
+TRACE = f"/traces/{'ab' * 16}"
+
+
+def test_an_open_trace_says_that_it_is_gone_and_stops_asking(chromium: Any, empty: str) -> None:
+    hour_ago = time.time_ns() - 3600 * 10**9
+    send_spans(empty, [root(hour_ago), *family(["one", "two"], hour_ago)])
+    with quiet_page(chromium) as page:
+        page.goto(empty + TRACE)
+        urllib.request.urlopen(urllib.request.Request(f"{empty}/clear", b"", method="POST"), timeout=30).close()
+        page.get_by_text("This trace is no longer in memory.").wait_for()
+        assert "0 spans" in page.locator("#memory").inner_text()
+        assert not page.locator("#live").is_visible()
+        asked: list[str] = []
+        page.on("request", lambda one: asked.append(one.url))
+        page.wait_for_timeout(4500)
+        assert asked == []
+        page.locator("#tree .row", has_text="two").click()
+        page.locator("#span", has_text="This span is no longer in memory.").wait_for()
+        assert page.locator("#span h2").count() == 0
+        assert page.url.endswith(f"span={3:016x}")
+
+
+def test_an_open_trace_shows_that_the_viewer_is_down(chromium: Any) -> None:
+    now, port = time.time_ns(), free_port()
+    with quiet_page(chromium) as page:
+        with viewer(port) as address:
+            send_spans(address, [root(now), *family(["one"], now)])
+            page.goto(address + TRACE)
+            page.locator("#tree .row", has_text="one").wait_for()
+        page.locator("#live.lost").wait_for()
+        page.locator("#tree .row", has_text="one").click()
+        page.locator("#span", has_text="The details of this span could not be loaded.").wait_for()
+        assert "the root" not in page.locator("#span").inner_text()
+        with viewer(port) as address:
+            send_spans(address, [root(now), *family(["one"], now)])
+            page.locator("#live:not(.lost)").wait_for()
+            page.locator("#tree .row", has_text="one").click()
+            details(page, "one")
+
+
+def test_the_details_and_links_of_an_old_trace_stay_current(empty: str, page: Any) -> None:
+    shop = traffic.Shop(traffic.Sender(9), 9)
+    top = shop.sender.span("gateway", "GET /old", time.time() - 3600, 0.5)
+    below = shop.sender.span("gateway", "work", time.time() - 3599.9, 0.1, top)
+    shop.sender.log("gateway", time.time() - 3599.8, "INFO", "First line", below)
+    shop.sender.send(empty)
+    page.goto(f"{empty}/traces/{top.get_span_context().trace_id:032x}")
+    page.locator("#tree .row", has_text="work").click()
+    details(page, "work")
+    page.locator("#tree .row", has_text="GET /old").click()
+    details(page, "GET /old")
+    page.locator("#logs summary", has_text="First line").click()
+    shop.sender.log("gateway", time.time() - 3599.7, "INFO", "Second line", below)
+    shop.sender.span("email", "mail later", time.time(), 0.1, None, links=[top])
+    shop.sender.send(empty)
+    page.locator("#span", has_text="mail later").wait_for()
+    page.locator("#below", has_text="Second line").wait_for()
+    page.locator("#below", has_text="Linked from").wait_for()
+    assert page.locator("#logs details[open]", has_text="First line").count() == 1
+    page.locator("#tree .row", has_text="work").click()
+    details(page, "work")
+    assert "Second line" in page.locator("#span").inner_text()
+    page.locator("#span summary", has_text="First line").click()
+    shop.sender.log("gateway", time.time() - 3599.6, "INFO", "Third line", below)
+    shop.sender.send(empty)
+    page.locator("#span", has_text="Third line").wait_for()
+    assert page.locator("#span details[open]", has_text="First line").count() == 1
+
+
+def test_a_part_with_selected_text_changes_after_the_selection_ends(empty: str, page: Any) -> None:
+    shop = traffic.Shop(traffic.Sender(9), 9)
+    top = shop.sender.span("gateway", "GET /old", time.time() - 3600, 0.5)
+    shop.sender.send(empty)
+    page.goto(f"{empty}/traces/{top.get_span_context().trace_id:032x}")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#span h2'))")
+    shop.sender.log("gateway", time.time() - 3599.6, "INFO", "A line", top)
+    shop.sender.send(empty)
+    page.locator("#below", has_text="A line").wait_for()
+    assert "A line" not in page.locator("#span").inner_text()
+    assert page.evaluate("getSelection().toString()") == "GET /old"
+    page.evaluate("getSelection().removeAllRanges()")
+    page.locator("#span", has_text="A line").wait_for()
+
+
+def test_a_live_trace_keeps_its_top_row_when_earlier_spans_arrive(empty: str, page: Any) -> None:
+    now = time.time_ns()
+    send_spans(empty, [root(now), *family([f"late {number}" for number in range(100)], now, later_by=10**8)])
+    page.goto(empty + TRACE)
+    page.locator("#tree").evaluate("(list) => { list.scrollTop = 1000; }")
+    row = page.locator("#tree .name", has_text=re.compile("^late 45$"))
+    before = row.bounding_box()["y"]
+    send_spans(empty, family([f"early {number}" for number in range(30)], now, first=1000, later_by=10**7))
+    page.locator(".facts", has_text="131").wait_for()
+    assert page.locator("#tree").evaluate("(list) => list.scrollTop") == 1000 + 30 * 24
+    assert row.bounding_box()["y"] == before
+
+
+def test_search_finds_text_whose_length_depends_on_its_case(empty: str, page: Any) -> None:
+    now = time.time_ns()
+    texts = [{"key": "app.city", "value": {"stringValue": "İİİİ İstanbul (a+b"}}]
+    send_spans(empty, [root(now), *family(["İİİİ bul", "other"], now, attributes=texts)])
+    page.goto(empty + TRACE)
+    page.locator("#tree .row", has_text="other").click()
+    details(page, "other")
+    for text, found in (("BUL", "bul"), ("(A+", "(a+"), ("İs", "İs")):
+        page.locator("#search").fill(text)
+        page.locator("#span mark", has_text=re.compile(f"^{re.escape(found)}$")).first.wait_for()
+        page.locator("#hits", has_text="match").wait_for()
+    page.locator("#tree .row", has_text="bul").first.click()
+    details(page, "İİİİ bul")
+
+
+def test_copying_works_without_a_secure_context_and_says_when_it_fails(chromium: Any, empty: str) -> None:
+    now = time.time_ns()
+    send_spans(empty, [root(now)])
+    rules = ["--host-resolver-rules=MAP viewer 127.0.0.1"]
+    browser = chromium.browser_type.launch(executable_path=chromium_path(), args=ARGUMENTS + rules)
+    try:
+        with quiet_page(browser) as page:
+            page.goto(empty.replace("127.0.0.1", "viewer") + TRACE)
+            assert page.evaluate("navigator.clipboard === undefined")
+            page.get_by_role("button", name="Copy trace ID").click()
+            page.locator(".facts .copy", has_text="Copied").wait_for()
+            page.locator("#search").focus()
+            page.keyboard.press("Control+V")
+            assert page.locator("#search").input_value() == "ab" * 16
+            page.locator("#search").fill("")
+            page.locator("#tree").focus()
+            page.keyboard.press("y")
+            assert page.get_by_text("Span ID copied").bounding_box()["width"] > 50
+            page.locator("#search").focus()
+            page.keyboard.press("Control+V")
+            assert page.locator("#search").input_value() == f"{1:016x}"
+            page.evaluate("document.execCommand = () => false")
+            page.get_by_role("button", name="Copy ID").click()
+            page.locator("#span .copy", has_text="Copy failed").wait_for()
+    finally:
+        browser.close()
+
+
+def test_the_json_of_a_large_span_is_copied_whole(empty: str, page: Any) -> None:
+    large = [{"key": f"app.text.{number}", "value": {"stringValue": "x" * 30_000}} for number in range(8)]
+    send_spans(empty, [root(time.time_ns(), attributes=large)])
+    page.goto(empty + TRACE)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as JSON").click()
+    page.locator("#span .copy", has_text="Copied").wait_for()
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert json.dumps(copied).count("x" * 30_000) == 8
+
+
+def test_search_says_that_only_the_newest_logs_are_listed(empty: str, page: Any) -> None:
+    shop = traffic.Shop(traffic.Sender(9), 9)
+    top = shop.sender.span("gateway", "GET /", time.time() - 5, 0.5)
+    for number in range(120):
+        shop.sender.log("gateway", time.time() - 5 + number / 1000, "INFO", f"line {number} of many", top)
+    shop.sender.send(empty)
+    page.goto(f"{empty}/traces/{top.get_span_context().trace_id:032x}")
+    page.locator("#search").fill("line 7 of")
+    page.locator("#log-hit", has_text="0 of the newest 100 logs").wait_for()
+    page.locator("#search").fill("line 117 of")
+    page.locator("#log-hit", has_text="1 of the newest 100 logs").wait_for()
+    page.locator("#search").fill("")
+    page.locator("#log-hit").wait_for(state="hidden")
 
 
 def test_a_search_includes_spans_and_logs_that_arrive_later(empty: str, page: Any) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,8 +24,6 @@ MAX_LOGS = 100
 MAX_SPAN_LOGS = 50
 MAX_LINKS = 50
 MAX_MARKS = 100_000
-FRESH_SECONDS = 60
-"""A trace that started in the last minute may get more spans, even if it looks complete."""
 HTTP = ("http.", "url.", "server.", "client.", "network.", "user_agent.")
 
 
@@ -36,12 +33,16 @@ def add(blueprint: Blueprint, site: Site) -> None:
         return respond_if_changed(site, lambda: _page(site, trace_id.lower()))
 
     @blueprint.get("/traces/<trace_id>/spans/<key>")
-    def span(trace_id: str, key: str) -> str:
-        """Return the details of one span, for the page's script."""
-        chosen = _span(site, trace_id.lower(), key)
-        if chosen is None:
-            abort(404, "This span is not in memory.")
-        return render_template("span.html", **_details(site, chosen, key))
+    def span(trace_id: str, key: str) -> AnyResponse:
+        """Return the details of one span, for the page's script, with the store's version as the ETag."""
+        return respond_if_changed(
+            site, lambda: render_template("span.html", **_details(site, _span_or_404(site, trace_id, key), key))
+        )
+
+    @blueprint.get("/traces/<trace_id>/spans/<key>/json")
+    def span_json(trace_id: str, key: str) -> Response:
+        """Return the JSON of one span, for copying if it is too long for the page."""
+        return Response(_indented_json(_span_or_404(site, trace_id, key)), mimetype="application/json")
 
     @blueprint.get("/traces/<trace_id>/find")
     def search(trace_id: str) -> Response:
@@ -103,6 +104,17 @@ def _span(site: Site, trace_id: str, key: str) -> Span | None:
     return site.store.span(trace_id, match[1], int(match[2] or 0)) if match else None
 
 
+def _span_or_404(site: Site, trace_id: str, key: str) -> Span:
+    span = _span(site, trace_id.lower(), key)
+    if span is None:
+        abort(404, "This span is not in memory.")
+    return span
+
+
+def _indented_json(span: Span) -> str:
+    return json.dumps(json.loads(wide.span_json(span)), indent=2)
+
+
 def _page(site: Site, trace_id: str) -> str:
     outline, chart, keys = _lay_out(site, trace_id)
     summary = outline.summary
@@ -113,7 +125,6 @@ def _page(site: Site, trace_id: str) -> str:
     first = integer(parameter("from"), 0, len(keys) - 1)
     numbers = range(first, min(first + PAGE_SIZE, len(keys)))
     logs = site.store.logs(MAX_LOGS + 1, LogFilter(trace_id=trace_id))
-    fresh = time.time() - summary.start_ns / 1e9 < FRESH_SECONDS
     return render_template(
         "trace.html",
         page="traces",
@@ -132,13 +143,12 @@ def _page(site: Site, trace_id: str) -> str:
         ),
         logs=logs[:MAX_LOGS][::-1],
         more_logs=len(logs) > MAX_LOGS,
-        live=not summary.complete or fresh,
         honeycomb=_honeycomb(site, summary.services, trace_id),
         linked_from=[reference for reference, _ in _links_to(site, trace_id)][:MAX_LINKS],
         detail=waterfall.detail,
         chosen_key=key,
         clocks=request.args.get("clocks", ""),
-        **(_details(site, chosen, key) if chosen else {"span": None}),
+        **(_details(site, chosen, key) if chosen else {"span": None, "key": ""}),
     )
 
 
@@ -192,7 +202,7 @@ def _details(site: Site, span: Span, key: str) -> Json:
         "backlinks": [one for one, to in _links_to(site, span.trace_id) if to == span.span_id][:MAX_LINKS],
         "span_logs": logs[:MAX_SPAN_LOGS][::-1],
         "more_span_logs": len(logs) > MAX_SPAN_LOGS,
-        "span_json": json.dumps(json.loads(wide.span_json(span)), indent=2),
+        "span_json": _indented_json(span),
         "span_in_honeycomb": page + span.trace_id if page else "",
     }
 

@@ -31,19 +31,50 @@ function relativeTimes(root) {
 
 // Copying.
 
-export function copy(text, what = "Copied") {
-  const done = () => { document.getElementById("message").textContent = what; };
-  if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => {});
+// Return whether the text was copied.
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch { /* no permission, or not a secure context: http with a name other than localhost */ }
+  const field = document.createElement("textarea"), focused = document.activeElement;
+  field.className = "hidden";
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  focused?.focus({ preventScroll: true });
+  return copied;
 }
 
-document.addEventListener("click", (event) => {
+// Show a text for a short time.
+let saying = 0;
+
+export function say(text) {
+  const message = document.getElementById("message");
+  message.textContent = text;
+  message.className = "said";
+  clearTimeout(saying);
+  saying = setTimeout(() => { message.className = "hidden"; }, 2000);
+}
+
+async function textOf({ copyUrl, copyFrom, copy: text }) {
+  if (!copyUrl) return copyFrom ? document.getElementById(copyFrom).textContent : text;
+  const answer = await fetch(copyUrl);
+  if (!answer.ok) throw new Error(answer.statusText);
+  return answer.text();
+}
+
+document.addEventListener("click", async (event) => {
   const button = event.target.closest("button.copy");
   if (!button) return;
-  copy(button.dataset.copyFrom ? document.getElementById(button.dataset.copyFrom).textContent : button.dataset.copy);
+  const result = await textOf(button.dataset).then(copy).catch(() => false) ? "Copied" : "Copy failed";
+  document.getElementById("message").textContent = result;
   if (button.dataset.done) return;
   const label = button.firstChild.textContent;
   button.dataset.done = "1";
-  button.firstChild.textContent = "Copied";
+  button.firstChild.textContent = result;
   setTimeout(() => { button.firstChild.textContent = label; delete button.dataset.done; }, 1200);
 });
 

@@ -2,7 +2,7 @@
 
 import { count, plural } from "./format.js";
 import { drawScale, Overview } from "./map.js";
-import { copy, isLive, localTimes } from "./page.js";
+import { copy, isLive, localTimes, say } from "./page.js";
 import { Tree } from "./tree.js";
 
 const get = (id) => document.getElementById(id);
@@ -28,14 +28,26 @@ function keep() {
 
 // Span details: cached, and the last click wins.
 
+const FAILED = "The details of this span could not be loaded.";
 const details = new Map();
+let version = "", seen = "";  // the store's version: of the latest response, and of the latest page
+
+// Drop cached details, and fetch the page again, when the store has changed.
+function compare(answer) {
+  const current = answer.headers.get("ETag") || "";
+  if (version && version !== current) { details.clear(); seen = ""; }
+  version = current;
+}
 
 function load(key) {
   if (!details.has(key)) {
     const text = fetch(`${base}/spans/${key}`, { headers: { Accept: "text/html" } }).then((answer) => {
-      if (!answer.ok) throw new Error(answer.statusText);
+      if (answer.status === 404) return Promise.reject(new Error("This span is no longer in memory."));
+      if (!answer.ok) return Promise.reject(new Error(FAILED));
+      compare(answer);
+      details.set(key, text);
       return answer.text();
-    });
+    }, () => { throw new Error(FAILED); });
     details.set(key, text);
     text.catch(() => details.delete(key));
     if (details.size > 200) details.delete(details.keys().next().value);
@@ -57,23 +69,38 @@ async function choose(row) {
   tree.chosen = tree.cursor = row;
   named = true;
   // Update the row and its details in one frame if the details arrive soon. A frame for the row only would delay them.
-  const loading = load(key).catch(() => null), pause = new Promise((done) => { setTimeout(done, 50); });
+  const loading = load(key).then(parse, failure), pause = new Promise((done) => { setTimeout(done, 50); });
+  get("span").setAttribute("aria-busy", "true");
   await Promise.race([loading, pause]);
   if (isLast()) tree.moveTo(tree.cursor);
-  const text = await loading;
+  const content = await loading;
   if (!isLast()) return;
-  if (text === null) get("message").textContent = "The details of this span could not be loaded.";
-  else fill(text);
+  fill(content);
   keep();
 }
 
-function fill(text) {
-  // Prepare everything before insertion, so that the page is laid out once.
-  const panel = get("span"), { body } = new DOMParser().parseFromString(text, "text/html");
+// Prepare everything before insertion, so that the page is laid out once.
+function parse(text) {
+  const { body } = new DOMParser().parseFromString(text, "text/html");
   localTimes(body);
   unlinkLost(body);
+  return body;
+}
+
+function failure(error) {
+  const body = document.createElement("div"), text = document.createElement("p");
+  text.className = "message bad";
+  text.setAttribute("role", "alert");
+  text.textContent = error.message;
+  body.append(text);
+  return body;
+}
+
+function fill(content) {
+  const panel = get("span");
+  panel.removeAttribute("aria-busy");
   panel.scrollTop = 0;
-  panel.replaceChildren(...document.adoptNode(body).childNodes);
+  panel.replaceChildren(...document.adoptNode(content).childNodes);
   get("message").textContent = `Details of ${tree.data.names[tree.data.name[tree.chosen]]}`;
   if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView({ block: "start" });
   markFound()?.scrollIntoView({ block: "nearest" });
@@ -105,11 +132,13 @@ function zoomTo(row) {
 
 let hits = [], searching = 0;
 
-const searched = () => get("search").value.trim().toLowerCase();
+const searched = () => get("search").value.trim();
+// Lower-casing can change the length of a text, so positions come from the original.
+const pattern = (text) => new RegExp(text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"), "iu");
 
 // Mark matches in the span's details and in logs, even collapsed ones. Return the first mark in the details.
 function markFound() {
-  const text = searched(), found = [], logs = new Set();
+  const text = searched(), wanted = pattern(text), found = [], logs = new Set();
   const inDetails = (element) => !element.closest(".log, .acts, .only, dt, h3, #span-json");
   const inLog = (element) => element.closest(".severity, .body, .from, dd, pre") && !element.closest(".only");
   for (const root of document.querySelectorAll("#span, #logs .logs")) {
@@ -117,23 +146,25 @@ function markFound() {
     root.normalize();
     const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
     while (text && walker.nextNode()) {
-      const node = walker.currentNode, at = node.data.toLowerCase().indexOf(text);
-      if (at < 0) continue;
+      const node = walker.currentNode, match = wanted.exec(node.data);
+      if (!match) continue;
       const element = node.parentElement, log = element.closest(".log");
       if (log ? inLog(element) : inDetails(element)) {
         if (log) logs.add(log);
-        if (!element.closest("summary")) found.push([node, at, log]);
+        if (!element.closest("summary")) found.push([node, match, log]);
       }
     }
     for (const log of root.querySelectorAll(".log")) log.classList.toggle("hit", logs.has(log));
   }
-  const several = document.querySelectorAll("#logs .log.hit").length;
-  get("log-hit").hidden = !several;
-  get("log-hit").textContent = plural(several, "log");
-  const marks = found.map(([node, at, log]) => {
+  const several = document.querySelectorAll("#logs .log.hit").length, listed = document.querySelectorAll("#logs .log").length;
+  const more = Boolean(document.querySelector("#logs[data-more]"));
+  get("log-hit").hidden = !text || !(several || more);
+  get("log-hit").disabled = !several;
+  get("log-hit").textContent = more ? `${count(several)} of the newest ${count(listed)} logs` : plural(several, "log");
+  const marks = found.map(([node, match, log]) => {
     const part = document.createRange(), mark = document.createElement("mark");
-    part.setStart(node, at);
-    part.setEnd(node, Math.min(at + text.length, node.length));
+    part.setStart(node, match.index);
+    part.setEnd(node, match.index + match[0].length);
     part.surroundContents(mark);
     return log ? null : mark;
   });
@@ -152,9 +183,9 @@ async function search() {
   const text = searched(), mine = ++searching, { data } = tree;
   const found = new Set();
   if (text) {
-    const has = (texts) => texts.map((one) => one.toLowerCase().includes(text));
+    const wanted = pattern(text), has = (texts) => texts.map((one) => wanted.test(one));
     const [names, texts, services] = [has(data.names), has(data.texts), has(data.services.map(([name]) => name))];
-    data.key.forEach((key, row) => { if (names[data.name[row]] || texts[data.text[row]] || services[data.service[row]] || key.startsWith(text)) found.add(row); });
+    data.key.forEach((key, row) => { if (names[data.name[row]] || texts[data.text[row]] || services[data.service[row]] || key.startsWith(text.toLowerCase())) found.add(row); });
   }
   show(found, Boolean(text));
   markFound();
@@ -205,9 +236,10 @@ const anywhere = {
   j: () => { list.focus(); tree.step(1); }, k: () => { list.focus(); tree.step(-1); },
   e: () => stepError(1), E: () => stepError(-1), n: () => stepHit(1), N: () => stepHit(-1),
   "/": () => get("search").focus(), z: () => zoomTo(tree.cursor), 0: () => zoom([0, tree.data.length]),
-  c: () => collapse(true), x: () => collapse(false), y: () => copy(tree.data.key[tree.cursor], "Span ID copied"),
+  c: () => collapse(true), x: () => collapse(false), y: () => copyId(),
   "?": () => get("help").showModal(),
 };
+const copyId = async () => say(await copy(tree.data.key[tree.cursor].split(".")[0]) ? "Span ID copied" : "Copy failed");
 const collapse = (close) => tree.toggleAll((row) => !close || tree.data.depth[row] > 0 || tree.data.key.length < 2, close);
 
 document.addEventListener("keydown", (event) => {
@@ -265,33 +297,78 @@ document.addEventListener("click", (event) => {
   button.setAttribute("aria-pressed", String(open));
 });
 
-// Live updates of an incomplete trace.
+// Live updates. Late spans and logs can belong to any trace.
 
-let seen = "", outline = get("outline").textContent;
+let outline = get("outline").textContent, latest = null, latestKey = "";
+
 async function look() {
+  const started = Date.now();
   if (isLive() && !document.hidden) {
+    const url = new URL(location.href), key = tree.data.key[tree.chosen];
+    if (key) url.searchParams.set("span", key);
     try {
-      const answer = await fetch(location.href, { headers: { "X-Live": "1", "If-None-Match": seen, Accept: "text/html" } });
-      if (answer.status === 200) {
-        seen = answer.headers.get("ETag") || "";
+      const answer = await fetch(url, { headers: { "X-Live": "1", "If-None-Match": seen, Accept: "text/html" } });
+      get("live").classList.toggle("lost", !answer.ok && answer.status !== 304 && answer.status !== 404);
+      if (answer.status === 200 || answer.status === 404) {
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        const text = page.getElementById("outline").textContent;
-        if (text !== outline) {
-          outline = text;
-          const whole = tree.zoom[0] === 0 && tree.zoom[1] === tree.data.length;
-          for (const part of ["about", "below"]) if (!get(part).querySelector("details[open]")) get(part).replaceWith(document.adoptNode(page.getElementById(part)));
-          document.title = page.title;
-          details.clear();
-          if (whole) tree.zoom = null;
-          tree.take(JSON.parse(text));
-          zoom(tree.zoom);
-          begin();
-          if (searched()) search();
-        }
+        get("memory").replaceChildren(...document.adoptNode(page.getElementById("memory")).childNodes);
+        if (answer.status === 404) { leave(); return; }
+        compare(answer);
+        seen = version;
+        latest = page;
+        latestKey = key;
       }
-    } catch { /* retries in two seconds */ }
+      if (latest) renewAll();
+    } catch {
+      get("live").classList.add("lost");
+    }
   }
-  setTimeout(look, 2000);
+  setTimeout(look, Math.max(2000, 10 * (Date.now() - started)));
+}
+
+function leave() {
+  get("live").hidden = true;
+  const note = document.createElement("p");
+  note.className = "message bad";
+  note.id = "gone";
+  note.setAttribute("role", "alert");
+  note.textContent = "This trace is no longer in memory.";
+  get("main").prepend(note);
+}
+
+function renewAll() {
+  const text = latest.getElementById("outline").textContent, changed = text !== outline;
+  if (changed) {
+    outline = text;
+    const whole = tree.zoom[0] === 0 && tree.zoom[1] === tree.data.length;
+    document.title = latest.title;
+    if (whole) tree.zoom = null;
+    tree.take(JSON.parse(text));
+    zoom(tree.zoom);
+  }
+  const panel = latest.getElementById("span");
+  localTimes(latest);
+  localTimes(document);
+  if (panel) unlinkLost(panel);
+  // Only the details of the span that is still chosen.
+  if (panel && (latestKey !== tree.data.key[tree.chosen] || get("span").ariaBusy || panel.dataset.key !== latestKey)) panel.remove();
+  const renewed = ["about", "span", "below"].filter(renew).length;
+  if (changed || renewed) begin();
+  if (searched()) if (changed) search(); else if (renewed) markFound();
+}
+
+// Replace a part of the page with its latest version. While the user selects text in it, the part waits for the next look.
+function renew(id) {
+  const part = get(id), fresh = latest.getElementById(id), selection = getSelection();
+  if (!fresh || (!selection.isCollapsed && selection.containsNode(part, true))) return false;
+  fresh.remove();
+  if (fresh.textContent.trim() === part.textContent.trim()) return false;
+  const open = new Map([...part.querySelectorAll("summary")].map((one) => [one.textContent, one.parentElement.open]));
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  part.replaceChildren(...document.adoptNode(fresh).childNodes);
+  for (const one of part.querySelectorAll("summary")) if (open.has(one.textContent)) one.parentElement.open = open.get(one.textContent);
+  if (focused) [...part.querySelectorAll(focused.localName)].find((one) => one.textContent === focused.textContent)?.focus({ preventScroll: true });
+  return true;
 }
 
 function begin() {
@@ -299,7 +376,7 @@ function begin() {
   get("error-steps").hidden = !tree.data.error.length;
   get("errors-at").textContent = plural(tree.data.error.length, "error");
   localTimes(document);
-  if (get("span")) unlinkLost(get("span"));
+  unlinkLost(get("span"));
 }
 
 const state = Object.fromEntries(address.searchParams);
@@ -325,4 +402,4 @@ const part = (state.zoom || "").split("-").map(Number);
 zoom(part.length === 2 && part.every((at) => Number.isFinite(at)) ? part : [0, tree.data.length]);
 if (state.search) search();
 begin();
-if (get("main").dataset.live === "trace") setTimeout(look, 2000);
+setTimeout(look, 2000);
