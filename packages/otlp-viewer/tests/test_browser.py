@@ -667,6 +667,19 @@ def test_an_open_trace_shows_that_the_viewer_is_down(chromium: Any) -> None:
             details(page, "one")
 
 
+def test_details_that_could_not_be_loaded_come_with_the_next_look(chromium: Any, empty: str) -> None:
+    now = time.time_ns()
+    send_spans(empty, [root(now), *family(["one"], now)])
+    with quiet_page(chromium) as page:
+        page.route("**/spans/*", lambda route: route.abort())
+        page.goto(empty + TRACE)
+        page.get_by_role("button", name="Live").click()
+        page.locator("#tree .row", has_text="one").click()
+        page.locator("#span", has_text="The details of this span could not be loaded.").wait_for()
+        page.get_by_role("button", name="Live").click()
+        details(page, "one")
+
+
 def test_the_details_and_links_of_an_old_trace_stay_current(empty: str, page: Any) -> None:
     shop = traffic.Shop(traffic.Sender(9), 9)
     top = shop.sender.span("gateway", "GET /old", time.time() - 3600, 0.5)

@@ -88,6 +88,7 @@ function parse(text) {
 }
 
 function failure(error) {
+  seen = "";  // the next look at the page brings the details, if it succeeds
   const body = document.createElement("div"), text = document.createElement("p");
   text.className = "message bad";
   text.setAttribute("role", "alert");
