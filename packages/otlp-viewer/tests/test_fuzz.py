@@ -263,6 +263,7 @@ PATHS = {
     "/clear": "",
     "/traces/{trace}": "span from clocks",
     "/traces/{trace}/spans/{key}": "",
+    "/traces/{trace}/spans/{key}/json": "",
     "/traces/{trace}/find": "text",
     "/values/http.route": "",
     "/api/traces": "limit",
