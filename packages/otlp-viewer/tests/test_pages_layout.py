@@ -147,6 +147,16 @@ def test_spans_with_the_same_id_have_different_keys() -> None:
 # Time axis
 
 
+@pytest.mark.parametrize("step", [60.0, 883_677_458.0])
+def test_a_step_that_ends_with_the_events_has_a_column(step: float) -> None:
+    end = int(step) * 2
+    made = axis.make([end - 2, end - 1], end - 10, end, step)
+    assert made.column(end - 1) == made.column(end - 2) == 0
+    made = axis.make([end], end - 10, end + 10, step)
+    assert made.column(end + 0.5) == 0
+    assert made.width >= 1
+
+
 def test_one_span_from_1970_gets_its_own_period() -> None:
     seconds = [0, *range(NOON, NOON + 60)]
     made = axis.make(seconds, 0, NOON + 60)

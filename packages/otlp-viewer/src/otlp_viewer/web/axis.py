@@ -102,7 +102,8 @@ def make(seconds: Sequence[int], start: float, end: float, step: float | None = 
     step = step or _step(length, MAX_COLUMNS)
     aligned: list[tuple[int, int]] = []  # in steps since 1970
     for busy_start, busy_end in busy:
-        first, last = math.floor(busy_start / step + 1e-6), math.ceil(busy_end / step - 1e-6)
+        first = math.floor(busy_start / step + 1e-6)
+        last = max(math.ceil(busy_end / step - 1e-6), first + 1)  # a long step may round both to one border
         if aligned and first <= aligned[-1][1]:
             aligned[-1] = aligned[-1][0], max(last, aligned[-1][1])
         else:
