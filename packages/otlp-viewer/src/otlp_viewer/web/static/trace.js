@@ -70,9 +70,11 @@ async function choose(row) {
   named = true;
   // Update the row and its details in one frame if the details arrive soon. A frame for the row only would delay them.
   const loading = load(key).then(parse, failure), pause = new Promise((done) => { setTimeout(done, 50); });
-  get("span").setAttribute("aria-busy", "true");
-  await Promise.race([loading, pause]);
-  if (isLast()) tree.moveTo(tree.cursor);
+  const loaded = await Promise.race([loading, pause]);
+  if (isLast()) {
+    tree.moveTo(tree.cursor);
+    if (!loaded) get("span").setAttribute("aria-busy", "true");
+  }
   const content = await loading;
   if (!isLast()) return;
   fill(content);
