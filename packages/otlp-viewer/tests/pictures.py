@@ -5,13 +5,12 @@ python pictures.py FOLDER [NAME...]
 
 import json
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import browser
 import traffic
-from running import free_port, viewer
+from running import free_port, get, viewer
 
 THEMES = ("light", "dark")
 WIDTHS = (1280, 380)
@@ -21,7 +20,7 @@ def pages(address: str) -> dict[str, str]:
     """Fill the viewer at the address; its pages by name."""
     traffic.fill(address)
     odd = traffic.odd(address)
-    found = json.load(urllib.request.urlopen(f"{address}/api/traces?limit=1000", timeout=30))
+    found = get(address, "/api/traces?limit=1000")
     checkout = [one for one in found if one["name"] == "POST /checkout"]
     query = json.dumps({"calculations": [{"op": "HEATMAP", "column": "duration_ms"}]})
     return {

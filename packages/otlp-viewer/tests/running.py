@@ -1,14 +1,16 @@
 """Runs `otlp-viewer` for tests that send from other programs."""
 
+import json
 import os
 import random
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -27,6 +29,12 @@ def free_port() -> int:
         with suppress(OSError), socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
             return port
+
+
+def get(address: str, path: str) -> Any:
+    """The JSON at a path of a viewer."""
+    with urllib.request.urlopen(address + path, timeout=60) as response:
+        return json.load(response)
 
 
 @contextmanager

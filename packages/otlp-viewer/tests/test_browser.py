@@ -16,7 +16,7 @@ import pytest
 import traffic
 from browser import ARGUMENTS, chromium, page
 from browser import path as chromium_path
-from running import free_port, missing, viewer
+from running import free_port, get, missing, viewer
 
 __all__ = ["chromium", "page"]  # fixtures
 pytestmark = pytest.mark.browser
@@ -51,7 +51,7 @@ def empty() -> Iterator[str]:
 
 
 def traces(address: str) -> list[dict[str, Any]]:
-    return list(json.load(urllib.request.urlopen(f"{address}/api/traces?limit=1000", timeout=30)))
+    return list(get(address, "/api/traces?limit=1000"))
 
 
 def trace_of(address: str, name: str, error: bool = False) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import missing
+from running import get, missing
 
 GENERATOR = "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/telemetrygen"
 PDATA = "go.opentelemetry.io/collector/pdata"
@@ -98,7 +98,7 @@ def send_testdata(program: Path, address: str, content_type: str) -> list[Any]:
 def test_the_collectors_generator_is_understood(telemetrygen: Path, viewer_address: str) -> None:
     options = ("--service", "generated", "--traces", "2", "--child-spans", "3", "--span-links", "1")
     generate(telemetrygen, viewer_address, "traces", *options, "--status-code", "Error")
-    listed = json.load(urllib.request.urlopen(f"{viewer_address}/api/traces?limit=1000", timeout=10))
+    listed = get(viewer_address, "/api/traces?limit=1000")
     mine = [one for one in listed if one["service"] == "generated"]
     assert [(one["span_count"], one["complete"], one["error"]) for one in mine] == [(4, True, True)] * 2
 
@@ -108,7 +108,7 @@ def test_the_data_of_the_collectors_tests_is_understood(testdata: Path, viewer_a
     answers = send_testdata(testdata, viewer_address, content_type)
     if content_type == "application/json":  # the second span has no ids
         assert (answers[0]["partialSuccess"]["rejectedSpans"], answers[1]) == ("1", {})
-    trace: Any = json.load(urllib.request.urlopen(f"{viewer_address}/api/traces/{TRACE}", timeout=10))
+    trace = get(viewer_address, f"/api/traces/{TRACE}")
     span = trace["spans"][0]
     assert (trace["span_count"], span["name"], span["status_message"]) == (1, "operationA", "status-cancelled")
     assert [one["name"] for one in span["events"]] == ["event-with-attr", "event"]

@@ -1,15 +1,12 @@
 """Spans and logs from OpenTelemetry's Go SDK arrive as they were made."""
 
-import json
 import os
 import shutil
 import subprocess
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
-from running import missing
+from running import get, missing
 
 MODULES = (
     "go.opentelemetry.io/otel@v1.38.0",
@@ -80,7 +77,7 @@ def test_the_go_sdk_is_understood(program: Path, viewer_address: str, compressio
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": viewer_address, "OTEL_EXPORTER_OTLP_COMPRESSION": compression}
     done = subprocess.run([program], env={**os.environ, **settings}, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    trace: Any = json.load(urllib.request.urlopen(f"{viewer_address}/api/traces/{done.stdout.strip()}", timeout=10))
+    trace = get(viewer_address, f"/api/traces/{done.stdout.strip()}")
     assert (trace["name"], trace["service"], trace["span_count"], trace["complete"]) == ("pick", "warehouse", 2, True)
     root, child = trace["spans"]
     assert (root["app.large"], root["app.half"]) == (2**63 - 1, 0.5)

@@ -1,13 +1,11 @@
 """Spans and logs from OpenTelemetry's Java SDK arrive as they were made."""
 
-import json
 import os
 import shutil
 import subprocess
-import urllib.request
-from typing import Any
 
 import pytest
+from running import get
 
 VERSION = "1.49.0"
 POM = f"""
@@ -88,7 +86,7 @@ def run(java: list[str], address: str, compression: str = "none") -> str:
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_the_java_sdk_is_understood(java: list[str], viewer_address: str, compression: str) -> None:
     trace_id = run(java, viewer_address, compression)
-    trace: Any = json.load(urllib.request.urlopen(f"{viewer_address}/api/traces/{trace_id}", timeout=10))
+    trace = get(viewer_address, f"/api/traces/{trace_id}")
     summary = trace["name"], trace["service"], trace["span_count"], trace["complete"]
     assert summary == ("ship order", "shipping", 2, True)
     root, child = trace["spans"]

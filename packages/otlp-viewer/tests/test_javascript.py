@@ -1,15 +1,12 @@
 """Spans from OpenTelemetry's JavaScript SDK, in protobuf and in JSON, arrive as they were made."""
 
-import json
 import os
 import shutil
 import subprocess
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
-from running import missing
+from running import get, missing
 
 PACKAGES = (
     "@opentelemetry/api@1",
@@ -63,7 +60,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_javascript_sdk_is_understood(
     javascript: Path, viewer_address: str, exporter: str, compression: str
 ) -> None:
-    before = {trace["trace_id"] for trace in get(f"{viewer_address}/api/traces")}
+    before = {trace["trace_id"] for trace in get(viewer_address, "/api/traces")}
     done = subprocess.run(
         ["node", "send.js", f"@opentelemetry/exporter-trace-otlp-{exporter}", compression],
         cwd=javascript,
@@ -73,14 +70,14 @@ def test_the_javascript_sdk_is_understood(
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "sent\n", "")
-    (trace,) = (trace for trace in get(f"{viewer_address}/api/traces") if trace["trace_id"] not in before)
+    (trace,) = (trace for trace in get(viewer_address, "/api/traces") if trace["trace_id"] not in before)
     assert (trace["name"], trace["service"], trace["span_count"], trace["complete"]) == (
         "load-page",
         "frontend",
         2,
         True,
     )
-    root, child = get(f"{viewer_address}/api/traces/{trace['trace_id']}")["spans"]
+    root, child = get(viewer_address, f"/api/traces/{trace['trace_id']}")["spans"]
     found = {name: root[name] for name in ("app.text", "app.whole", "app.broken", "app.yes", "app.list", "span.kind")}
     assert found == {
         "app.text": "ü",
@@ -97,7 +94,3 @@ def test_the_javascript_sdk_is_understood(
     assert (painted["name"], painted["attributes"]) == ("painted", {"app.pixels": 7})
     assert raised["attributes"]["exception.type"] == "TypeError"
     assert 0 <= child["duration_ms"] <= root["duration_ms"] < 10_000
-
-
-def get(url: str) -> Any:
-    return json.load(urllib.request.urlopen(url, timeout=10))

@@ -1,14 +1,12 @@
 """Spans from OpenTelemetry's Rust SDK arrive as they were made."""
 
-import json
 import os
 import shutil
 import subprocess
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
+from running import get
 
 MANIFEST = """
 [package]
@@ -89,7 +87,7 @@ def test_the_rust_sdk_is_understood(rust: Path, viewer_address: str, compression
         settings["OTEL_EXPORTER_OTLP_COMPRESSION"] = compression
     done = subprocess.run([rust], env={**os.environ, **settings}, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    trace: Any = json.load(urllib.request.urlopen(f"{viewer_address}/api/traces/{done.stdout.strip()}", timeout=10))
+    trace = get(viewer_address, f"/api/traces/{done.stdout.strip()}")
     assert (trace["name"], trace["service"], trace["span_count"], trace["complete"]) == ("receive", "depot", 2, True)
     root, child = trace["spans"]
     assert (root["app.large"], root["app.half"]) == (2**63 - 1, 0.5)

@@ -18,7 +18,7 @@ from by_hand import NOON, span
 from flask.testing import FlaskClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_viewer.store import Store
-from running import free_port, viewer
+from running import free_port, get, viewer
 from sender import add, resource_spans
 
 
@@ -34,10 +34,6 @@ def send(address: str, data: bytes) -> int:
     request = urllib.request.Request(f"{address}/v1/traces", data, {"Content-Type": "application/x-protobuf"})
     with urllib.request.urlopen(request, timeout=60) as response:
         return int(response.status)
-
-
-def get(address: str, path: str) -> Any:
-    return json.load(urllib.request.urlopen(address + path, timeout=60))
 
 
 def test_eight_senders_lose_nothing_while_pages_are_read(viewer_address: str) -> None:

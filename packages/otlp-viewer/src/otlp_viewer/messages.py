@@ -1,6 +1,7 @@
-"""Stored spans and log records. Most properties are decoded from the message on access."""
+"""Stored spans and log records. Most properties are decoded from the message on access, the large ones once."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -45,8 +46,6 @@ class SpanLink:
 class Record:
     """A span or log record. Not a dataclass, because those take longer to create, and a trace may have 10,000 spans."""
 
-    __slots__ = ("message", "resource_message", "row", "scope_message", "service")
-
     def __init__(self, row: int, message: Any, service: str, resource: bytes, scope: bytes) -> None:
         self.row = row
         """Its number in the store, which never changes and distinguishes spans with the same ID."""
@@ -56,7 +55,7 @@ class Record:
         self.resource_message = resource
         self.scope_message = scope
 
-    @property
+    @cached_property
     def attributes(self) -> Attributes:
         """Those of the record itself, as they were sent."""
         return dict(map(decode_attribute, self.message.attributes))
@@ -65,18 +64,16 @@ class Record:
     def dropped_attributes(self) -> int:
         return int(self.message.dropped_attributes)
 
-    @property
+    @cached_property
     def resource(self) -> Attributes:
         return decode_resource(self.resource_message)
 
-    @property
+    @cached_property
     def scope(self) -> Scope:
         return decode_scope(self.scope_message)
 
 
 class Span(Record):
-    __slots__ = ()
-
     def __init__(self, row: int, record: bytes, service: str, resource: bytes, scope: bytes) -> None:
         super().__init__(row, wire.Span.FromString(record), service, resource, scope)
 
@@ -120,22 +117,18 @@ class Span(Record):
         return status.code if status.code in (1, 2) else 0, status.message
 
     @property
-    def status_code(self) -> int:
-        return self.status[0]
-
-    @property
     def status_message(self) -> str:
         return self.status[1]
 
     @property
     def error(self) -> bool:
-        return self.status_code == 2
+        return self.status[0] == 2
 
     @property
     def trace_state(self) -> str:
         return str(self.message.trace_state)
 
-    @property
+    @cached_property
     def events(self) -> list[SpanEvent]:
         return [
             SpanEvent(event.name, event.time_unix_nano, attributes(event.attributes), event.dropped_attributes_count)
@@ -146,7 +139,7 @@ class Span(Record):
     def dropped_events(self) -> int:
         return int(self.message.dropped_events)
 
-    @property
+    @cached_property
     def links(self) -> list[SpanLink]:
         return [
             SpanLink(
@@ -165,8 +158,6 @@ class Span(Record):
 
 
 class Log(Record):
-    __slots__ = ("severity_number", "span_id", "time_ns", "trace_id")
-
     def __init__(
         self,
         row: int,
@@ -191,7 +182,7 @@ class Log(Record):
     def severity_text(self) -> str:
         return str(self.message.severity_text)
 
-    @property
+    @cached_property
     def body(self) -> Value:
         return any_value(AnyValue.FromString(self.message.body))
 

@@ -95,20 +95,18 @@ def links_to(snapshot: Snapshot, trace_id: str) -> list[tuple[SpanReference, str
 
 def _outline_of(span: Span) -> SpanOutline:
     """Return the outline of a span without its attributes and events."""
-    message = span.message  # reading its fields here takes two thirds of the time of the span's properties
-    parent_id, start = message.parent_span_id, message.start
-    code, description = span.status
+    code, message = span.status
     return SpanOutline(
         span.row,
-        message.span_id.hex(),
-        parent_id.hex() if any(parent_id) else None,
-        message.name,
+        span.span_id,
+        span.parent_id,
+        span.name,
         span.service,
         span.kind,
-        start,
-        max(message.end - start, 0) / 1e6,
+        span.start_ns,
+        span.duration_ms,
         code == 2,
-        description,
+        message,
     )
 
 

@@ -111,7 +111,7 @@ def _origin(service: str, resource: bytes, scope: bytes) -> tuple[str, dict[str,
     return fields, dict(starmap(_pair, attributes.items()))
 
 
-class Attributes(dict[bytes, tuple[str, str]]):
+class AttributeCache(dict[bytes, tuple[str, str]]):
     """Caches the names of encoded attributes, and the attributes as JSON. Faster than functools.lru_cache."""
 
     def __missing__(self, message: bytes) -> tuple[str, str]:
@@ -123,7 +123,7 @@ class Attributes(dict[bytes, tuple[str, str]]):
         return pair
 
 
-_attribute = Attributes().__getitem__
+_attribute = AttributeCache().__getitem__
 
 
 def _pair(name: str, value: Value) -> tuple[str, str]:

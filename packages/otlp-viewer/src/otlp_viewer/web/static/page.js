@@ -108,10 +108,17 @@ function reading() {
 let moved = 0;
 document.addEventListener("pointermove", () => { moved = Date.now(); }, { passive: true });
 
+// Fetch the page again; a 304 response means that it has not changed.
+export const fetchNews = (url, seen) => fetch(url, { headers: { "X-Live": "1", "If-None-Match": seen, Accept: "text/html" } });
+
+export function showMemory(page) {
+  document.getElementById("memory").replaceChildren(...document.adoptNode(page.getElementById("memory")).childNodes);
+}
+
 async function look() {
   if (isLive() && !document.hidden) {
     try {
-      const answer = await fetch(location.href, { headers: { "X-Live": "1", "If-None-Match": seen, Accept: "text/html" } });
+      const answer = await fetchNews(location.href, seen);
       if (answer.status === 200) {
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const first = seen === "";
@@ -127,7 +134,7 @@ async function look() {
 }
 
 function offer(page) {
-  document.getElementById("memory").replaceChildren(...document.adoptNode(page.getElementById("memory")).childNodes);
+  showMemory(page);
   if (!reading()) { renew(page); return; }
   waiting = page;
   let button = document.getElementById("news");

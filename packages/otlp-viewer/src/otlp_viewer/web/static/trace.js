@@ -2,7 +2,7 @@
 
 import { count, plural } from "./format.js";
 import { drawScale, Overview } from "./map.js";
-import { copy, isLive, localTimes, say } from "./page.js";
+import { copy, fetchNews, isLive, localTimes, say, showMemory } from "./page.js";
 import { Tree } from "./tree.js";
 
 const get = (id) => document.getElementById(id);
@@ -42,8 +42,7 @@ function compare(answer) {
 function load(key) {
   if (!details.has(key)) {
     const text = fetch(`${base}/spans/${key}`, { headers: { Accept: "text/html" } }).then((answer) => {
-      if (answer.status === 404) return Promise.reject(new Error("This span is no longer in memory."));
-      if (!answer.ok) return Promise.reject(new Error(FAILED));
+      if (!answer.ok) throw new Error(answer.status === 404 ? "This span is no longer in memory." : FAILED);
       compare(answer);
       details.set(key, text);
       return answer.text();
@@ -91,12 +90,17 @@ function parse(text) {
 
 function failure(error) {
   seen = "";  // the next look at the page brings the details, if it succeeds
-  const body = document.createElement("div"), text = document.createElement("p");
-  text.className = "message bad";
-  text.setAttribute("role", "alert");
-  text.textContent = error.message;
-  body.append(text);
+  const body = document.createElement("div");
+  body.append(alertOf(error.message));
   return body;
+}
+
+function alertOf(text) {
+  const element = document.createElement("p");
+  element.className = "message bad";
+  element.setAttribute("role", "alert");
+  element.textContent = text;
+  return element;
 }
 
 function fill(content) {
@@ -310,11 +314,11 @@ async function look() {
     const url = new URL(location.href), key = tree.data.key[tree.chosen];
     if (key) url.searchParams.set("span", key);
     try {
-      const answer = await fetch(url, { headers: { "X-Live": "1", "If-None-Match": seen, Accept: "text/html" } });
+      const answer = await fetchNews(url, seen);
       get("live").classList.toggle("lost", !answer.ok && answer.status !== 304 && answer.status !== 404);
       if (answer.status === 200 || answer.status === 404) {
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        get("memory").replaceChildren(...document.adoptNode(page.getElementById("memory")).childNodes);
+        showMemory(page);
         if (answer.status === 404) { leave(); return; }
         compare(answer);
         seen = version;
@@ -331,11 +335,8 @@ async function look() {
 
 function leave() {
   get("live").hidden = true;
-  const note = document.createElement("p");
-  note.className = "message bad";
+  const note = alertOf("This trace is no longer in memory.");
   note.id = "gone";
-  note.setAttribute("role", "alert");
-  note.textContent = "This trace is no longer in memory.";
   get("main").prepend(note);
 }
 
@@ -358,6 +359,7 @@ function renewAll() {
   const renewed = ["about", "span", "below"].filter(renew).length;
   if (changed || renewed) begin();
   if (searched()) if (changed) search(); else if (renewed) markFound();
+  if (!["about", "span", "below"].some((id) => latest.getElementById(id))) latest = null;
 }
 
 // Replace a part of the page with its latest version. While the user selects text in it, the part waits for the next look.
