@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry._logs import LogRecord, SeverityNumber
-from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs as stock_logs
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans as stock_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -100,6 +101,28 @@ def test_spans_are_encoded_as_by_the_sdk(of: list[ReadableSpan]) -> None:
         encoded = encode_spans(of)
         assert ExportTraceServiceRequest.FromString(encoded.body) == stock_spans(of)
         assert (encoded.count, encoded.lost) == (len(of), 0)
+
+
+def stock_logs(batch: Sequence[ReadableLogRecord]) -> ExportLogsServiceRequest:
+    """The request that the SDK's own exporter, found as the SDK finds it, sends for these records."""
+    bodies: list[bytes] = []
+
+    class Receiver(requests.adapters.BaseAdapter):
+        def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+            bodies.append(request.body or b"")
+            response = requests.Response()
+            response.status_code = 200
+            return response
+
+        def close(self) -> None:
+            pass
+
+    session = requests.Session()
+    session.mount("http://", Receiver())
+    (exporter,) = entry_points(group="opentelemetry_logs_exporter", name="otlp_proto_http")
+    exporter.load()(session=session).export(batch)
+    (body,) = bodies
+    return ExportLogsServiceRequest.FromString(body)
 
 
 @many

@@ -194,7 +194,7 @@ def explicit(
     client_certificate_file: str | None = None,
     client_key_file: str | None = None,
 ) -> Sequence[Delivery]:
-    """Return the delivery of an exporter with arguments. The standard variables replace those that are None."""
+    """Return the delivery of an exporter. An argument that is None defaults to its standard variable."""
     url = endpoint or standard_url(signal) or f"http://localhost:4318/v1/{signal}"
     all_headers = {**_standard_headers(signal), **{name.lower(): value for name, value in (headers or {}).items()}}
     options: dict[str, Any] = {
